@@ -1,0 +1,6 @@
+//! cugrad: a tensor and autograd engine, small enough to read.
+
+pub mod data;
+pub mod error;
+
+pub use error::{Error, Kind, Result};
