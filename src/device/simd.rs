@@ -1,0 +1,89 @@
+//! Which vector instructions this CPU has, and how a kernel is compiled for each of them.
+//!
+//! A kernel is plain safe Rust over arrays of 16 numbers. The [`simd!`](crate::simd!) macro compiles its body three times, for
+//! AVX-512, for AVX2 with FMA, and for the target's baseline, and picks one at run time. All three round alike (every
+//! multiply-add is fused), so they give the same bits. Not here: the lane type itself. Read next: `tensor/lane.rs`.
+
+use std::sync::OnceLock;
+
+/// A set of vector instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// What the compilation target guarantees.
+    Portable,
+    /// 8 floats an instruction, fused multiply-add.
+    Avx2,
+    /// 16 floats an instruction.
+    Avx512,
+}
+
+/// The level in use: the best this CPU has, or a lower one named by `CUGRAD_SIMD` (`portable`, `avx2`, `avx512`).
+pub fn level() -> Level {
+    static LEVEL: OnceLock<Level> = OnceLock::new();
+    *LEVEL.get_or_init(|| {
+        let best = detect();
+        let asked = match std::env::var("CUGRAD_SIMD").as_deref() {
+            Ok("portable") => Level::Portable,
+            Ok("avx2") => Level::Avx2,
+            _ => Level::Avx512,
+        };
+        best.min(asked)
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect() -> Level {
+    if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")) {
+        Level::Portable
+    } else if is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+    {
+        Level::Avx512
+    } else {
+        Level::Avx2
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detect() -> Level {
+    Level::Portable
+}
+
+/// Compiles a function for every [`Level`] and calls the one for this CPU.
+///
+/// The function has one type parameter. What its body calls must be `#[inline(always)]`, or it is compiled for the baseline.
+#[macro_export]
+macro_rules! simd {
+    ($(#[$attr:meta])* $vis:vis fn $name:ident<$t:ident: $bound:path>($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$attr])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name<$t: $bound>($($arg: $type),*) $(-> $ret)? {
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments)]
+            fn body<$t: $bound>($($arg: $type),*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")]
+                #[allow(clippy::too_many_arguments)]
+                fn avx512<$t: $bound>($($arg: $type),*) $(-> $ret)? {
+                    body::<$t>($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma,f16c")]
+                #[allow(clippy::too_many_arguments)]
+                fn avx2<$t: $bound>($($arg: $type),*) $(-> $ret)? {
+                    body::<$t>($($arg),*)
+                }
+                match $crate::device::simd::level() {
+                    // SAFETY: `level` gives Avx512 only on a CPU that has these instructions.
+                    $crate::device::simd::Level::Avx512 => return unsafe { avx512::<$t>($($arg),*) },
+                    // SAFETY: likewise for Avx2.
+                    $crate::device::simd::Level::Avx2 => return unsafe { avx2::<$t>($($arg),*) },
+                    $crate::device::simd::Level::Portable => {}
+                }
+            }
+            body::<$t>($($arg),*)
+        }
+    };
+}

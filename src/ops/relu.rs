@@ -1,0 +1,122 @@
+//! ReLU and leaky ReLU.
+//!
+//! # Forward
+//!
+//! ```text
+//! y = x        if x > 0
+//!     slope·x  otherwise
+//! ```
+//!
+//! with slope = 0 for ReLU and 0.01 for PyTorch's default leaky ReLU.
+//!
+//! # Backward
+//!
+//! The function acts on each element by itself, so its Jacobian is diagonal:
+//!
+//! ```text
+//! dx = dy        if x > 0
+//!      slope·dy  otherwise
+//! ```
+//!
+//! For slope >= 0, y > 0 exactly where x > 0, so the output alone tells which branch was taken, and x can be freed. At x = 0 the
+//! derivative does not exist; like PyTorch we take the lower branch.
+//!
+//! Cost per element: one comparison and one multiplication; forward moves 2 numbers, backward 3. It is bound by memory.
+//!
+//! Read next: `linear.rs`.
+
+use super::case::{BATCHES, Case, Draw, Input};
+use crate::autograd::op::mismatch;
+use crate::autograd::{Needs, Node, Op, Saved, Slot};
+use crate::error::Result;
+use crate::simd;
+use crate::tensor::{Element, L, Lane, Layout, Real, Spec, Stored, Tensor};
+use rayon::prelude::*;
+
+/// y = max(x, slope·x), element by element; any shape in lanes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Relu {
+    /// The slope for x <= 0: 0 for ReLU; at least 0 and below 1.
+    pub slope: f64,
+}
+
+impl Op for Relu {
+    fn name(&self) -> &'static str {
+        if self.slope == 0.0 { "relu" } else { "leaky_relu" }
+    }
+
+    fn output(&self, x: &[Spec]) -> Result<Spec> {
+        match x {
+            [x] if x.layout == Layout::Lanes => Ok(*x),
+            _ => Err(mismatch(self.name(), x, "takes one activation [N, ...]")),
+        }
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::OUTPUT
+    }
+
+    fn forward(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
+        crate::dispatch!(y.dtype(), T => forward::<T>(self, x[0], y));
+        Ok(Saved::new())
+    }
+
+    fn backward(&self, n: &Node, dy: &Tensor, dx: &mut [Slot]) -> Result<()> {
+        crate::dispatch!(dy.dtype(), T => backward_input::<T>(self, n.y(), dy, &mut dx[0]));
+        Ok(())
+    }
+
+    fn flops(&self, x: &[Spec]) -> u64 {
+        x[0].shape.count() as u64
+    }
+}
+
+// ---- CPU
+
+/// Lane vectors that one task works on: 64 KB of f32.
+const CHUNK: usize = 1024;
+
+/// x, y: any shape in lanes.
+fn forward<T: Element>(op: &Relu, x: &Tensor, y: &mut Tensor) {
+    simd! {
+        fn run<T: Element>(x: &[[T; L]], y: &mut [[T; L]], slope: T::Acc) {
+            for (x, y) in x.iter().zip(y) {
+                Lane::load(x).map(|x| if x > T::Acc::ZERO { x } else { slope * x }).store(y);
+            }
+        }
+    }
+    let slope = T::Acc::from_f64(op.slope);
+    let y = y.lanes_mut::<T>().par_chunks_mut(CHUNK);
+    x.lanes::<T>().par_chunks(CHUNK).zip(y).for_each(|(x, y)| run::<T>(x, y, slope));
+}
+
+/// y, dy, dx: any shape in lanes.
+fn backward_input<T: Element>(op: &Relu, y: &Tensor, dy: &Tensor, dx: &mut Slot) {
+    simd! {
+        fn run<T: Element>(y: &[[T; L]], dy: &[[T; L]], dx: &mut [[T; L]], slope: T::Acc, add: bool) {
+            for ((y, dy), dx) in y.iter().zip(dy).zip(dx) {
+                Lane::load(y).zip(Lane::load(dy), |y, dy| if y > T::Acc::ZERO { dy } else { slope * dy }).put(dx, add);
+            }
+        }
+    }
+    if !dx.wanted() {
+        return;
+    }
+    let (dx, add) = dx.open();
+    let slope = T::Acc::from_f64(op.slope);
+    let dx = dx.lanes_mut::<T>().par_chunks_mut(CHUNK);
+    let dy = dy.lanes::<T>().par_chunks(CHUNK);
+    y.lanes::<T>().par_chunks(CHUNK).zip(dy).zip(dx).for_each(|((y, dy), dx)| run::<T>(y, dy, dx, slope, add));
+}
+
+/// What it is tried on.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for n in BATCHES {
+        for slope in [0.0, 0.01] {
+            let shape = [n, 3, 3, 2];
+            cases.push(Case::new(Relu { slope }, format!("n{n} slope {slope}"), vec![Input::lanes(shape, Draw::AwayFromZero)]));
+        }
+    }
+    cases
+}

@@ -1,0 +1,235 @@
+//! The types a tensor can hold.
+//!
+//! f32 is what networks train in, f64 is for checks, bf16 and f16 are for storage only: every sum is kept in the type's
+//! [`Element::Acc`], which is f32 for them. u8 holds pictures and i32 labels. The [`dispatch!`](crate::dispatch!) macro is the one
+//! place where a [`DType`] becomes a Rust type. Read next: `tensor/lane.rs`.
+
+use crate::device::memory::Plain;
+use half::{bf16, f16};
+
+/// A tensor's element type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// 32-bit float.
+    F32,
+    /// 64-bit float.
+    F64,
+    /// 16-bit float with f32's range.
+    Bf16,
+    /// 16-bit IEEE float.
+    F16,
+    /// Unsigned byte: pictures.
+    U8,
+    /// 32-bit integer: labels and counters.
+    I32,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            DType::U8 => 1,
+            DType::Bf16 | DType::F16 => 2,
+            DType::F32 | DType::I32 => 4,
+            DType::F64 => 8,
+        }
+    }
+
+    /// The type in which sums over this type are kept.
+    pub fn acc(self) -> DType {
+        match self {
+            DType::Bf16 | DType::F16 => DType::F32,
+            other => other,
+        }
+    }
+}
+
+impl std::fmt::Display for DType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            DType::F32 => "f32",
+            DType::F64 => "f64",
+            DType::Bf16 => "bf16",
+            DType::F16 => "f16",
+            DType::U8 => "u8",
+            DType::I32 => "i32",
+        })
+    }
+}
+
+/// A Rust type that a tensor can hold.
+pub trait Stored: Plain + std::fmt::Debug + PartialEq {
+    /// Its [`DType`].
+    const DTYPE: DType;
+    /// Exact, or rounded to the nearest value.
+    fn from_f64(x: f64) -> Self;
+    /// Exact.
+    fn to_f64(self) -> f64;
+}
+
+/// A float type that kernels read and write.
+pub trait Element: Stored {
+    /// The type sums are kept in.
+    type Acc: Real;
+    /// Exact.
+    fn up(self) -> Self::Acc;
+    /// Rounded to the nearest, ties to even.
+    fn down(a: Self::Acc) -> Self;
+    /// The same slice, if this type is its own [`Element::Acc`].
+    fn as_acc<const N: usize>(x: &[[Self; N]]) -> Option<&[[Self::Acc; N]]>;
+}
+
+/// f32 or f64: what is computed with.
+pub trait Real:
+    Element<Acc = Self>
+    + PartialOrd
+    + std::ops::Add<Output = Self>
+    + std::ops::Sub<Output = Self>
+    + std::ops::Mul<Output = Self>
+    + std::ops::Div<Output = Self>
+    + std::ops::Neg<Output = Self>
+{
+    /// 0.
+    const ZERO: Self;
+    /// 1.
+    const ONE: Self;
+    /// Minus infinity.
+    const NEG_INFINITY: Self;
+    /// `self * b + c`, rounded once.
+    fn mul_add(self, b: Self, c: Self) -> Self;
+    /// Square root.
+    fn sqrt(self) -> Self;
+    /// e to the power of self.
+    fn exp(self) -> Self;
+    /// Natural logarithm.
+    fn ln(self) -> Self;
+}
+
+macro_rules! stored {
+    ($($t:ty, $d:ident, $from:expr, $to:expr;)*) => {$(
+        impl Stored for $t {
+            const DTYPE: DType = DType::$d;
+            #[inline(always)]
+            fn from_f64(x: f64) -> Self {
+                $from(x)
+            }
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                $to(self)
+            }
+        }
+    )*};
+}
+
+stored! {
+    f32, F32, |x| x as f32, f64::from;
+    f64, F64, |x| x, |x| x;
+    bf16, Bf16, bf16::from_f64, bf16::to_f64;
+    f16, F16, f16::from_f64, f16::to_f64;
+    u8, U8, |x| x as u8, f64::from;
+    i32, I32, |x| x as i32, f64::from;
+}
+
+macro_rules! real {
+    ($($t:ident)*) => {$(
+        impl Element for $t {
+            type Acc = $t;
+            #[inline(always)]
+            fn up(self) -> $t {
+                self
+            }
+            #[inline(always)]
+            fn down(a: $t) -> $t {
+                a
+            }
+            #[inline(always)]
+            fn as_acc<const N: usize>(x: &[[$t; N]]) -> Option<&[[$t; N]]> {
+                Some(x)
+            }
+        }
+        impl Real for $t {
+            const ZERO: $t = 0.0;
+            const ONE: $t = 1.0;
+            const NEG_INFINITY: $t = $t::NEG_INFINITY;
+            #[inline(always)]
+            fn mul_add(self, b: $t, c: $t) -> $t {
+                <$t>::mul_add(self, b, c)
+            }
+            #[inline(always)]
+            fn sqrt(self) -> $t {
+                <$t>::sqrt(self)
+            }
+            #[inline(always)]
+            fn exp(self) -> $t {
+                <$t>::exp(self)
+            }
+            #[inline(always)]
+            fn ln(self) -> $t {
+                <$t>::ln(self)
+            }
+        }
+    )*};
+}
+
+real! { f32 f64 }
+
+impl Element for bf16 {
+    type Acc = f32;
+    #[inline(always)]
+    fn up(self) -> f32 {
+        // Written out so that it becomes vector code: a bf16 is the upper half of an f32.
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    #[inline(always)]
+    fn down(a: f32) -> bf16 {
+        bf16::from_f32(a)
+    }
+    #[inline(always)]
+    fn as_acc<const N: usize>(_: &[[bf16; N]]) -> Option<&[[f32; N]]> {
+        None
+    }
+}
+
+impl Element for f16 {
+    type Acc = f32;
+    #[inline(always)]
+    fn up(self) -> f32 {
+        self.to_f32()
+    }
+    #[inline(always)]
+    fn down(a: f32) -> f16 {
+        f16::from_f32(a)
+    }
+    #[inline(always)]
+    fn as_acc<const N: usize>(_: &[[f16; N]]) -> Option<&[[f32; N]]> {
+        None
+    }
+}
+
+/// Runs an expression with a type name standing for the float type that a [`DType`] names.
+///
+/// `dispatch!(x.dtype(), T => forward::<T>(x, y))`; u8 and i32 are a mistake of the caller, since no kernel computes in them.
+#[macro_export]
+macro_rules! dispatch {
+    ($dtype:expr, $t:ident => $body:expr) => {
+        match $dtype {
+            $crate::tensor::DType::F32 => {
+                type $t = f32;
+                $body
+            }
+            $crate::tensor::DType::F64 => {
+                type $t = f64;
+                $body
+            }
+            $crate::tensor::DType::Bf16 => {
+                type $t = half::bf16;
+                $body
+            }
+            $crate::tensor::DType::F16 => {
+                type $t = half::f16;
+                $body
+            }
+            other => unreachable!("no kernel computes in {other}"),
+        }
+    };
+}

@@ -1,0 +1,233 @@
+//! Tensors: a shape, a dtype, a layout, and a share of a buffer.
+//!
+//! A [`Tensor`] is cheap to clone; clones share the buffer, and who wants to write must be its only holder. There are no
+//! gradients here (that is `autograd`), no arithmetic (that is `ops`) and no type parameters: a kernel asks for the numbers as
+//! what they are with [`Tensor::lanes`] or [`Tensor::data`]. Read next: `tensor/shape.rs` for the lanes layout, then
+//! `autograd/mod.rs`.
+
+pub mod dtype;
+pub mod lane;
+pub mod rng;
+pub mod shape;
+
+pub use dtype::{DType, Element, Real, Stored};
+pub use lane::{L, Lane};
+pub use rng::Philox;
+pub use shape::{Layout, Shape, Spec, filled, groups};
+
+use crate::device::memory::Buffer;
+use std::sync::Arc;
+
+/// A block of numbers with a shape.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    spec: Spec,
+    buffer: Arc<Buffer>,
+}
+
+impl Tensor {
+    /// A tensor with unspecified content.
+    pub fn new(spec: Spec) -> Self {
+        Self { spec, buffer: Arc::new(Buffer::new(spec.bytes())) }
+    }
+
+    /// A tensor of zeros.
+    pub fn zeros(spec: Spec) -> Self {
+        let mut t = Self::new(spec);
+        t.buffer_mut().view_mut::<u8>().fill(0);
+        t
+    }
+
+    /// Tensors that lie side by side in one allocation: an arena. Contents are zero.
+    pub fn arena(specs: &[Spec]) -> Vec<Tensor> {
+        use crate::device::memory::BLOCK;
+        let sizes: Vec<usize> = specs.iter().map(|s| s.bytes().next_multiple_of(BLOCK)).collect();
+        let mut all = Buffer::new(sizes.iter().sum());
+        all.view_mut::<u8>().fill(0);
+        all.split(&sizes).into_iter().zip(specs).map(|(b, &spec)| Self { spec, buffer: Arc::new(b) }).collect()
+    }
+
+    /// A tensor with the given content, `values` in row-major order of the logical shape; empty lanes become zero.
+    pub fn from_values<T: Stored>(spec: Spec, values: &[T]) -> Self {
+        assert_eq!(values.len(), spec.shape.count(), "a tensor of shape {} cannot hold {} values", spec.shape, values.len());
+        let mut t = Self::zeros(spec);
+        match spec.dtype {
+            DType::U8 => t.write::<u8, T>(values),
+            DType::I32 => t.write::<i32, T>(values),
+            float => crate::dispatch!(float, D => t.write::<D, T>(values)),
+        }
+        t
+    }
+
+    fn write<D: Stored, T: Stored>(&mut self, values: &[T]) {
+        let spec = self.spec;
+        let data = self.data_mut::<D>();
+        for (i, v) in values.iter().enumerate() {
+            data[position(&spec, i)] = D::from_f64(v.to_f64());
+        }
+    }
+
+    /// All elements in row-major order of the logical shape.
+    pub fn values(&self) -> Vec<f64> {
+        fn read<D: Stored>(t: &Tensor) -> Vec<f64> {
+            let data = t.data::<D>();
+            (0..t.spec.shape.count()).map(|i| data[position(&t.spec, i)].to_f64()).collect()
+        }
+        match self.spec.dtype {
+            DType::U8 => read::<u8>(self),
+            DType::I32 => read::<i32>(self),
+            float => crate::dispatch!(float, D => read::<D>(self)),
+        }
+    }
+
+    /// The first element: the value of a scalar.
+    pub fn item(&self) -> f64 {
+        match self.spec.dtype {
+            DType::U8 => self.data::<u8>()[0].to_f64(),
+            DType::I32 => self.data::<i32>()[0].to_f64(),
+            float => crate::dispatch!(float, D => self.data::<D>()[0].to_f64()),
+        }
+    }
+
+    /// The same numbers in another dtype.
+    pub fn to_dtype(&self, dtype: DType) -> Tensor {
+        if dtype == self.spec.dtype { self.clone() } else { Self::from_values(Spec { dtype, ..self.spec }, &self.values()) }
+    }
+
+    /// Shape, dtype and layout.
+    pub fn spec(&self) -> Spec {
+        self.spec
+    }
+
+    /// The logical shape.
+    pub fn shape(&self) -> Shape {
+        self.spec.shape
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        self.spec.dtype
+    }
+
+    /// The stored elements, in the order of memory.
+    pub fn data<T: Stored>(&self) -> &[T] {
+        self.expect::<T>();
+        &self.buffer.view()[..self.spec.stored()]
+    }
+
+    /// The stored elements, to be written.
+    pub fn data_mut<T: Stored>(&mut self) -> &mut [T] {
+        self.expect::<T>();
+        let stored = self.spec.stored();
+        &mut self.buffer_mut().view_mut()[..stored]
+    }
+
+    /// The stored elements as lane vectors: element `[g][c][h][w]` of a tensor in lanes.
+    pub fn lanes<T: Stored>(&self) -> &[[T; L]] {
+        assert_eq!(self.spec.layout, Layout::Lanes, "{} is not in lanes", self.spec);
+        self.data().as_chunks().0
+    }
+
+    /// The stored elements as lane vectors, to be written.
+    pub fn lanes_mut<T: Stored>(&mut self) -> &mut [[T; L]] {
+        assert_eq!(self.spec.layout, Layout::Lanes, "{} is not in lanes", self.spec);
+        self.data_mut().as_chunks_mut().0
+    }
+
+    /// The same numbers under another shape; a tensor in lanes keeps its first dimension. Shares the buffer.
+    pub fn reshape(&self, shape: impl Into<Shape>) -> Tensor {
+        let shape = shape.into();
+        assert_eq!(shape.count(), self.spec.shape.count(), "{} has not as many elements as {shape}", self.spec.shape);
+        if self.spec.layout == Layout::Lanes {
+            assert_eq!(shape[0], self.spec.shape[0], "a tensor in lanes keeps its images");
+        }
+        Tensor { spec: self.spec.with_shape(shape), buffer: self.buffer.clone() }
+    }
+
+    /// Copies the content of a tensor of the same spec.
+    pub fn copy_from(&mut self, other: &Tensor) {
+        assert_eq!(self.spec, other.spec, "only like can be copied to like");
+        let bytes = self.spec.bytes();
+        self.buffer_mut().view_mut::<u8>()[..bytes].copy_from_slice(&other.buffer.view()[..bytes]);
+    }
+
+    /// Makes this the only holder of its numbers, copying them if they are shared.
+    pub fn make_unique(&mut self) {
+        if Arc::get_mut(&mut self.buffer).is_none() {
+            let mut own = Tensor::new(self.spec);
+            own.copy_from(self);
+            *self = own;
+        }
+    }
+
+    fn buffer_mut(&mut self) -> &mut Buffer {
+        match Arc::get_mut(&mut self.buffer) {
+            Some(buffer) => buffer,
+            None => panic!("{} is shared and cannot be written", self.spec),
+        }
+    }
+
+    fn expect<T: Stored>(&self) {
+        assert_eq!(T::DTYPE, self.spec.dtype, "{} asked for as {}", self.spec, T::DTYPE);
+    }
+}
+
+/// Where element `i` of the logical row-major order lies in memory.
+fn position(spec: &Spec, i: usize) -> usize {
+    match spec.layout {
+        Layout::Rows => i,
+        Layout::Lanes => {
+            let per_image = spec.shape.per_image();
+            let (n, j) = (i / per_image, i % per_image);
+            (n / L * per_image + j) * L + n % L
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_go_there_and_back_and_leave_zeros() {
+        for n in [1, 2, 16, 17, 33] {
+            for dtype in [DType::F32, DType::F64, DType::Bf16, DType::F16, DType::I32] {
+                let values: Vec<f64> = (0..n * 6).map(|i| f64::from(i as i32 % 100)).collect();
+                let t = Tensor::from_values(Spec::lanes([n, 3, 2, 1], dtype), &values);
+                assert_eq!(t.values(), values);
+                assert_eq!(t.spec().stored(), groups(n) * 6 * L);
+                assert_eq!(t.reshape([n, 6]).values(), values);
+                assert_eq!(
+                    t.to_dtype(DType::F64).data::<f64>().iter().filter(|&&x| x != 0.0).count(),
+                    values.iter().filter(|&&x| x != 0.0).count()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_layout_is_group_then_element_then_image() {
+        let t = Tensor::from_values(Spec::lanes([18, 2], DType::F32), &(0..36).map(|i| i as f32).collect::<Vec<_>>());
+        assert_eq!(t.lanes::<f32>()[1][3], 7.0); // element 1 of image 3
+        assert_eq!(t.lanes::<f32>()[2][1], 34.0); // element 0 of image 17
+    }
+
+    #[test]
+    fn clones_share_until_they_part() {
+        let mut a = Tensor::from_values(Spec::rows([3], DType::F32), &[1f32, 2.0, 3.0]);
+        let b = a.clone();
+        a.make_unique();
+        a.data_mut::<f32>()[0] = 9.0;
+        assert_eq!(b.values(), [1.0, 2.0, 3.0]);
+        assert_eq!(a.values(), [9.0, 2.0, 3.0]);
+    }
+
+    #[test]
+    fn half_types_round_to_nearest_even() {
+        use dtype::Element;
+        for x in [1.0f32, 1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, -3.3, 65504.0, 1e-8, f32::INFINITY] {
+            assert_eq!(half::bf16::down(x).up(), half::bf16::from_f32(x).to_f32());
+            assert_eq!(half::f16::down(x).up(), half::f16::from_f32(x).to_f32());
+        }
+    }
+}

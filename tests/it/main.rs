@@ -1,0 +1,3 @@
+//! The integration tests, in one binary so that they link once. Each file is one property of the whole.
+
+mod gradients;
