@@ -5,11 +5,25 @@
 //! then `conv2d.rs`.
 
 pub mod case;
+pub mod conv2d;
+pub mod linear;
 pub mod relu;
 
 pub use case::Case;
 
+use crate::tensor::{Real, Stored, Tensor};
+
 /// Every case of every op.
 pub fn cases() -> Vec<Case> {
-    [relu::cases()].concat()
+    [relu::cases(), linear::cases(), conv2d::cases()].concat()
+}
+
+/// Writes sums to a parameter's gradient, or adds them to what is there.
+fn put<A: Real>(dw: &mut Tensor, sums: &[A], add: bool) {
+    fn run<T: Stored, A: Real>(dw: &mut Tensor, sums: &[A], add: bool) {
+        for (dw, sum) in dw.data_mut::<T>().iter_mut().zip(sums) {
+            *dw = T::from_f64(if add { dw.to_f64() + sum.to_f64() } else { sum.to_f64() });
+        }
+    }
+    crate::dispatch!(dw.dtype(), T => run::<T, A>(dw, sums, add))
 }
