@@ -1,8 +1,11 @@
 //! Training: the figures of a run, its checkpoints and its directory.
 //!
-//! What a run measures is in [`metrics`].
+//! What a run measures is in [`metrics`], what it needs to go on after a stop in [`checkpoint`].
+//! Neither knows a tensor or a device: they take numbers, names and paths, and are tested without a model.
 //! Read next: `metrics.rs`.
 
+pub mod checkpoint;
 pub mod metrics;
 
+pub use checkpoint::{Array, Checkpoint};
 pub use metrics::{Confusion, Report, Running};
