@@ -10,5 +10,6 @@ pub mod device;
 pub mod error;
 pub mod ops;
 pub mod tensor;
+pub mod train;
 
 pub use error::{Error, Kind, Result};

@@ -1,0 +1,633 @@
+//! A checkpoint: one safetensors file with everything a run needs to go on bit by bit, and the comparison of such a file to a model.
+//!
+//! The format is an 8-byte little-endian header length, a JSON header (name -> dtype, shape, place), then the tensors' bytes,
+//! row-major and little-endian: PyTorch reads it with `safetensors.torch.load_file`. Model tensors carry PyTorch's names; what
+//! belongs to the optimiser or the trainer begins with `optimizer.` or `trainer.`; counters and settings are strings in `meta`.
+//! The same content always makes the same bytes. Which tensors a model has is not known here: see `nn/`.
+//! Read next: `rundir.rs`, which says where checkpoints lie.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, TensorInfo};
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+/// The key of the header under which the strings of `meta` stand.
+const META: &str = "__metadata__";
+
+/// The longest header the format allows.
+const HEADER_LIMIT: u64 = 100_000_000;
+
+/// The numbers of one tensor, row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Array {
+    /// Weights, gradients, moments, statistics.
+    F32(Vec<f32>),
+    /// Sums and figures of the trainer.
+    F64(Vec<f64>),
+    /// Counters: `num_batches_tracked`, steps.
+    I64(Vec<i64>),
+}
+
+impl Array {
+    fn len(&self) -> usize {
+        match self {
+            Array::F32(values) => values.len(),
+            Array::F64(values) => values.len(),
+            Array::I64(values) => values.len(),
+        }
+    }
+
+    fn dtype(&self) -> Dtype {
+        match self {
+            Array::F32(_) => Dtype::F32,
+            Array::F64(_) => Dtype::F64,
+            Array::I64(_) => Dtype::I64,
+        }
+    }
+
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        match self {
+            Array::F32(values) => values.iter().try_for_each(|v| out.write_all(&v.to_le_bytes())),
+            Array::F64(values) => values.iter().try_for_each(|v| out.write_all(&v.to_le_bytes())),
+            Array::I64(values) => values.iter().try_for_each(|v| out.write_all(&v.to_le_bytes())),
+        }
+    }
+
+    /// `None` for a dtype we do not keep.
+    fn from_bytes(dtype: Dtype, bytes: &[u8]) -> Option<Array> {
+        match dtype {
+            Dtype::F32 => Some(Array::F32(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect())),
+            Dtype::F64 => Some(Array::F64(bytes.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b)).collect())),
+            Dtype::I64 => Some(Array::I64(bytes.as_chunks().0.iter().map(|&b| i64::from_le_bytes(b)).collect())),
+            _ => None,
+        }
+    }
+}
+
+/// Named tensors with their shapes, and named strings.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Checkpoint {
+    /// Name -> shape and numbers. A scalar has the shape `[]`.
+    pub tensors: BTreeMap<String, (Vec<usize>, Array)>,
+    /// Settings and counters as text. The key `format` is the file's own: always written as `pt`, left out on loading.
+    pub meta: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Writes the file, replacing one that is there only after all of the new one is on the disk.
+    ///
+    /// Fails, leaving the old file as it was, when a shape does not fit its numbers or the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let header = self.header().map_err(|e| named(path, e))?;
+        replace(path, |out| self.write(&header, out))
+    }
+
+    /// Reads a file. Fails when it is missing, broken, no safetensors file, or holds a dtype other than F32, F64 and I64.
+    ///
+    /// No length in the file is believed before the file is seen to be that long.
+    pub fn load(path: &Path) -> Result<Checkpoint> {
+        let about = fs::metadata(path).map_err(|e| match e.kind() {
+            ErrorKind::NotFound => Error::usage(format!("{}: no such checkpoint", path.display()))
+                .hint("check the path; a run keeps last.safetensors and best.safetensors in its directory"),
+            _ => io_error("cannot read", path, &e),
+        })?;
+        // Opening a named pipe would wait for a writer for ever.
+        if !about.is_file() {
+            return Err(Error::usage(format!("{}: not a file", path.display())).hint("give the .safetensors file itself"));
+        }
+        let file = File::open(path).map_err(|e| io_error("cannot read", path, &e))?;
+        Self::read(&mut BufReader::new(file), about.len()).map_err(|e| named(path, e))
+    }
+
+    /// The numbers of an F32 tensor.
+    pub fn f32(&self, name: &str) -> Result<&[f32]> {
+        match self.array(name)? {
+            Array::F32(values) => Ok(values),
+            other => Err(wrong_dtype(name, other, Dtype::F32)),
+        }
+    }
+
+    /// The numbers of an F64 tensor.
+    pub fn f64(&self, name: &str) -> Result<&[f64]> {
+        match self.array(name)? {
+            Array::F64(values) => Ok(values),
+            other => Err(wrong_dtype(name, other, Dtype::F64)),
+        }
+    }
+
+    /// The numbers of an I64 tensor.
+    pub fn i64(&self, name: &str) -> Result<&[i64]> {
+        match self.array(name)? {
+            Array::I64(values) => Ok(values),
+            other => Err(wrong_dtype(name, other, Dtype::I64)),
+        }
+    }
+
+    fn array(&self, name: &str) -> Result<&Array> {
+        let found = self.tensors.get(name).map(|(_, array)| array);
+        found.ok_or_else(|| Error::run(format!("the checkpoint has no tensor {name}{}", hint(name, self.tensors.keys()))))
+    }
+
+    /// Tensors in the order of the file: widest numbers first, so that every tensor lies on a multiple of its own width.
+    fn in_file_order(&self) -> Vec<(&String, &Vec<usize>, &Array)> {
+        let mut order: Vec<_> = self.tensors.iter().map(|(name, (shape, array))| (name, shape, array)).collect();
+        order.sort_by_key(|(_, _, array)| std::cmp::Reverse(array.dtype()));
+        order
+    }
+
+    /// The JSON header, padded with spaces to a multiple of 8 bytes.
+    fn header(&self) -> Result<Vec<u8>> {
+        let mut meta = self.meta.clone();
+        meta.insert("format".into(), "pt".into());
+        let json = |e: serde_json::Error| Error::run(format!("cannot write the header: {e}"));
+        let mut header = BTreeMap::from([(META, serde_json::to_value(meta).map_err(json)?)]);
+        let mut begin = 0;
+        for (name, shape, array) in self.in_file_order() {
+            let elements = shape.iter().try_fold(1_usize, |n, &side| n.checked_mul(side));
+            if name == META || elements != Some(array.len()) {
+                return Err(Error::run(format!("tensor {name} of shape {shape:?} with {} numbers cannot be saved", array.len())));
+            }
+            let end = begin + array.len() * array.dtype().bitsize() / 8;
+            let info = TensorInfo { dtype: array.dtype(), shape: shape.clone(), data_offsets: (begin, end) };
+            header.insert(name, serde_json::to_value(info).map_err(json)?);
+            begin = end;
+        }
+        let mut text = serde_json::to_vec(&header).map_err(json)?;
+        text.resize(text.len().next_multiple_of(8), b' ');
+        if text.len() as u64 > HEADER_LIMIT {
+            return Err(Error::run(format!("a header of {} bytes is longer than the {HEADER_LIMIT} the format allows", text.len())));
+        }
+        Ok(text)
+    }
+
+    fn write(&self, header: &[u8], out: &mut impl Write) -> io::Result<()> {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(header)?;
+        self.in_file_order().iter().try_for_each(|(_, _, array)| array.write(out))
+    }
+
+    /// Reads a file of `size` bytes.
+    fn read(file: &mut impl Read, size: u64) -> Result<Checkpoint> {
+        let mut length = [0; 8];
+        file.read_exact(&mut length).map_err(|e| match e.kind() {
+            ErrorKind::UnexpectedEof => foreign(format!("it has {size} bytes, a header needs more than 8")),
+            _ => stopped(&e),
+        })?;
+        let length = u64::from_le_bytes(length);
+        if length > HEADER_LIMIT {
+            return Err(foreign("it does not begin with the length of a header".into()));
+        }
+        let Some(data) = size.checked_sub(8 + length) else {
+            return Err(truncated(format!("its header has {length} bytes, the file {size}")));
+        };
+
+        let header: BTreeMap<String, Value> =
+            serde_json::from_slice(&bytes(file, length as usize)?).map_err(|e| foreign(format!("its header is not JSON: {e}")))?;
+        let mut meta = BTreeMap::new();
+        let mut infos = Vec::new();
+        for (name, value) in header {
+            if name == META {
+                meta = serde_json::from_value(value).map_err(|e| foreign(format!("{META}: {e}")))?;
+            } else {
+                let info: TensorInfo = serde_json::from_value(value).map_err(|e| foreign(format!("tensor {name}: {e}")))?;
+                infos.push((name, info));
+            }
+        }
+        meta.remove("format");
+        infos.sort_by_key(|(_, info)| info.data_offsets);
+
+        let claimed = infos.last().map_or(0, |(_, info)| info.data_offsets.1 as u64);
+        if claimed > data {
+            return Err(truncated(format!("its tensors have {claimed} bytes, {data} are there")));
+        }
+        if claimed < data {
+            return Err(foreign(format!("its tensors have {claimed} bytes, {data} are there")));
+        }
+        let mut tensors = BTreeMap::new();
+        let mut place = 0;
+        for (name, TensorInfo { dtype, shape, data_offsets: (begin, end) }) in infos {
+            let bits = shape.iter().try_fold(dtype.bitsize(), |bits, &n| bits.checked_mul(n));
+            if begin != place || bits.is_none() || end.checked_sub(begin).and_then(|n| n.checked_mul(8)) != bits {
+                return Err(foreign(format!("tensor {name}: {dtype} {shape:?} does not fit its bytes {begin}..{end}")));
+            }
+            place = end;
+            let array = Array::from_bytes(dtype, &bytes(file, end - begin)?).ok_or_else(|| {
+                Error::run(format!("tensor {name} has the dtype {dtype}; F32, F64 and I64 can be read"))
+                    .hint("convert it where the file comes from, in PyTorch with .float(), and save it again")
+            })?;
+            tensors.insert(name, (shape, array));
+        }
+        Ok(Checkpoint { tensors, meta })
+    }
+}
+
+/// Whether a tensor belongs to the model, not to the optimiser or the trainer.
+pub fn is_model(name: &str) -> bool {
+    !name.starts_with("optimizer.") && !name.starts_with("trainer.")
+}
+
+/// Holds the tensors of a checkpoint that `part` picks (usually [`is_model`]) against the names and shapes expected.
+///
+/// Fails with one error that lists all that is missing, all that is unexpected and all that has another shape.
+pub fn compare(expected: &[(String, Vec<usize>)], found: &Checkpoint, part: impl Fn(&str) -> bool) -> Result<()> {
+    let wanted: BTreeMap<&String, &Vec<usize>> = expected.iter().map(|(name, shape)| (name, shape)).collect();
+    let there: BTreeMap<&String, &Vec<usize>> =
+        found.tensors.iter().filter(|(name, _)| part(name)).map(|(name, (shape, _))| (name, shape)).collect();
+
+    // In the order of the model, which is the order people know.
+    let missing: Vec<_> = expected.iter().filter(|(name, _)| !there.contains_key(name)).collect();
+    let unexpected: Vec<_> = there.iter().filter(|(name, _)| !wanted.contains_key(*name)).collect();
+    let misshaped: Vec<_> =
+        expected.iter().filter_map(|(name, shape)| there.get(name).filter(|&&s| s != shape).map(|s| (name, shape, s))).collect();
+    if missing.is_empty() && unexpected.is_empty() && misshaped.is_empty() {
+        return Ok(());
+    }
+
+    let counts = [(missing.len(), "missing"), (unexpected.len(), "unexpected"), (misshaped.len(), "of another shape")];
+    let counts: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let mut message = format!("the checkpoint does not fit the model: tensors {}", counts.join(", "));
+    // Writing to a String cannot fail.
+    for (name, shape) in &missing {
+        let _ = write!(message, "\n  missing {name} {shape:?}");
+    }
+    for (name, shape) in &unexpected {
+        let _ = write!(message, "\n  unexpected {name} {shape:?}{}", hint(name, missing.iter().map(|(name, _)| name)));
+    }
+    for (name, shape, there) in &misshaped {
+        let _ = write!(message, "\n  shape {name}: the checkpoint has {there:?}, the model {shape:?}");
+    }
+    Err(Error::run(message).hint("give the model, its classes and its channels as they were when the checkpoint was written"))
+}
+
+/// ": did you mean X?" for the candidate nearest to a name, or nothing when none is near.
+fn hint<'a>(name: &str, candidates: impl Iterator<Item = &'a String>) -> String {
+    let limit = 2.max(name.chars().count() / 4);
+    // A wrapper's prefix, as in "module.fc1.weight", is no spelling mistake but the commonest of all differences.
+    let wraps = |long: &str, short: &str| long.strip_suffix(short).is_some_and(|prefix| prefix.ends_with('.'));
+    let distance = |other: &str| if wraps(name, other) || wraps(other, name) { 0 } else { edits(name, other) };
+    let nearest = candidates.map(|other| (distance(other), other)).min().filter(|(distance, _)| *distance <= limit);
+    nearest.map_or(String::new(), |(_, other)| format!(": did you mean {other}?"))
+}
+
+/// Levenshtein's distance: letters to insert, remove or change, by dynamic programming over one row.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, letter) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, other) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(letter != *other);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// Writes a file beside `path` and puts it in that place when all of it is on the disk.
+///
+/// On any failure the file that was at `path` is untouched and nothing else is left behind. A link at `path` stays a link.
+pub fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
+    let failed = |e: io::Error| io_error("cannot write", path, &e);
+    let target = match fs::metadata(path) {
+        // Renaming over a device, as root over /dev/null, would delete it.
+        Ok(about) if !about.is_file() => {
+            return Err(Error::run(format!("cannot write {}: not a regular file", path.display())).hint("choose another path"));
+        }
+        Ok(_) => fs::canonicalize(path).map_err(failed)?,
+        Err(_) => path.to_path_buf(),
+    };
+    let mut beside = target.clone().into_os_string();
+    beside.push(format!(".tmp-{}", std::process::id()));
+    let beside = Path::new(&beside);
+
+    let attempt = || {
+        // What a killed process of the same number left behind; `create_new` would otherwise refuse, and must not follow a link.
+        match fs::remove_file(beside) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let mut out = BufWriter::with_capacity(1 << 16, File::create_new(beside)?);
+        write(&mut out)?;
+        out.into_inner().map_err(|e| e.into_error())?.sync_all()?;
+        fs::rename(beside, &target)
+    };
+    attempt().map_err(|e| {
+        // Best effort: it may never have come into being.
+        let _ = fs::remove_file(beside);
+        failed(e)
+    })?;
+    // The new name itself reaches the disk with the directory. Not every system lets a directory be opened: best effort as well.
+    let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if let Ok(directory) = File::open(parent) {
+        let _ = directory.sync_all();
+    }
+    Ok(())
+}
+
+/// An error of the file system: what was being done, to which path, the cause, and what to do.
+pub(super) fn io_error(doing: &str, path: &Path, cause: &io::Error) -> Error {
+    let error = Error::run(format!("{doing} {}: {cause}", path.display()));
+    match cause.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            error.hint("make room on the disk or choose a directory on another with --out; a file that was there is still whole")
+        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            error.hint("choose a directory you may write to with --out, or change its permissions")
+        }
+        ErrorKind::NotFound => error.hint("create the directory first, or check the path"),
+        ErrorKind::NotADirectory => error.hint("a part of the path is a file; choose another path"),
+        _ => error.hint("check the path and the disk, then try again"),
+    }
+}
+
+/// Reads exactly `n` bytes, `n` being no more than the file holds.
+fn bytes(file: &mut impl Read, n: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; n];
+    file.read_exact(&mut bytes).map_err(|e| stopped(&e))?;
+    Ok(bytes)
+}
+
+fn stopped(cause: &io::Error) -> Error {
+    Error::run(format!("reading stopped: {cause}")).hint("check the disk, then try again")
+}
+
+fn truncated(why: String) -> Error {
+    Error::run(format!("the file is cut short: {why}")).hint("copy or download it again, or use another checkpoint of the run")
+}
+
+fn foreign(why: String) -> Error {
+    Error::run(format!("not a safetensors file: {why}"))
+        .hint("it is of another format or damaged; a PyTorch .pth file is converted with safetensors.torch.save_file")
+}
+
+fn wrong_dtype(name: &str, found: &Array, expected: Dtype) -> Error {
+    Error::run(format!("the checkpoint's tensor {name} is {}, not {expected}", found.dtype()))
+}
+
+fn named(path: &Path, error: Error) -> Error {
+    Error { message: format!("{}: {}", path.display(), error.message), ..error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use safetensors::{SafeTensors, serialize};
+    use tempfile::tempdir;
+
+    fn sample() -> Checkpoint {
+        let tensors = [
+            ("fc1.weight", vec![2, 3], Array::F32(vec![1.0, -0.0, f32::MIN_POSITIVE / 2.0, f32::INFINITY, 0.1, -3.5])),
+            ("bn1.num_batches_tracked", vec![], Array::I64(vec![i64::MIN])),
+            ("optimizer.exp_avg", vec![1], Array::F32(vec![0.25])),
+            ("trainer.loss_sum", vec![], Array::F64(vec![0.1])),
+            ("empty", vec![0, 7], Array::F32(vec![])),
+        ];
+        Checkpoint {
+            tensors: tensors.map(|(name, shape, array)| (name.into(), (shape, array))).into(),
+            meta: BTreeMap::from([("epoch".into(), "3".into()), ("name \"ü\"\n".into(), "".into())]),
+        }
+    }
+
+    fn file_bytes(checkpoint: &Checkpoint) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        checkpoint.write(&checkpoint.header().unwrap(), &mut bytes).unwrap();
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<Checkpoint> {
+        Checkpoint::read(&mut &*bytes, bytes.len() as u64)
+    }
+
+    /// A file with the given header and `data` zero bytes.
+    fn with_header(header: &str, data: usize) -> Vec<u8> {
+        [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &vec![0; data]].concat()
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_saved_file_loads_back_and_replaces_the_old_one() {
+        let directory = tempdir().unwrap();
+        let path = directory.path().join("last.safetensors");
+        Checkpoint::default().save(&path).unwrap();
+        assert_eq!(Checkpoint::load(&path).unwrap(), Checkpoint::default());
+        sample().save(&path).unwrap();
+        assert_eq!(Checkpoint::load(&path).unwrap(), sample());
+        assert_eq!(fs::read(&path).unwrap(), file_bytes(&sample()));
+        assert_eq!(names(directory.path()), ["last.safetensors"]);
+    }
+
+    #[test]
+    fn bits_of_nan_and_signed_zero_survive() {
+        let bits = [0x7fc0_0001_u32, 0xffa5_5aa5, 0x8000_0000, 1];
+        let values = bits.iter().map(|&b| f32::from_bits(b)).collect();
+        let checkpoint = Checkpoint { tensors: [("w".into(), (vec![4], Array::F32(values)))].into(), ..Default::default() };
+        let back = read(&file_bytes(&checkpoint)).unwrap();
+        assert_eq!(back.f32("w").unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>(), bits);
+    }
+
+    /// The safetensors crate, which PyTorch's package is made of, reads what we write, and we read what it writes.
+    #[test]
+    fn the_reference_implementation_agrees() {
+        let bytes = file_bytes(&sample());
+        let (header, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+        assert_eq!(header % 8, 0);
+        assert_eq!(metadata.metadata().as_ref().unwrap()["format"], "pt");
+        let theirs = SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(theirs.len(), sample().tensors.len());
+        let counter = theirs.tensor("bn1.num_batches_tracked").unwrap();
+        assert_eq!((counter.dtype(), counter.shape(), counter.data()), (Dtype::I64, [].as_slice(), i64::MIN.to_le_bytes().as_slice()));
+        let weight = theirs.tensor("fc1.weight").unwrap();
+        assert_eq!((weight.shape(), &weight.data()[16..20]), ([2, 3].as_slice(), 0.1_f32.to_le_bytes().as_slice()));
+        assert_eq!(read(&serialize(theirs.iter(), Some(sample().meta.into_iter().collect())).unwrap()).unwrap(), sample());
+    }
+
+    #[test]
+    fn a_full_disk_leaves_the_old_file() {
+        let directory = tempdir().unwrap();
+        let path = directory.path().join("last.safetensors");
+        sample().save(&path).unwrap();
+        let error = replace(&path, |out| {
+            out.write_all(&[1; 100_000])?;
+            Err(ErrorKind::StorageFull.into())
+        })
+        .unwrap_err();
+        assert!(error.message.contains(&path.display().to_string()) && error.message.contains("no storage space"), "{error}");
+        assert!(error.hint.unwrap().contains("make room"));
+        assert_eq!(Checkpoint::load(&path).unwrap(), sample());
+        assert_eq!(names(directory.path()), ["last.safetensors"]);
+    }
+
+    #[test]
+    fn places_that_cannot_be_written_are_named() {
+        let directory = tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "kept").unwrap();
+        let cases = [(file.join("last.safetensors"), "path is a file"), (directory.path().join("no/last"), "create the directory")];
+        for (path, advice) in cases {
+            let error = sample().save(&path).unwrap_err();
+            assert!(error.message.contains(&path.display().to_string()), "{error}");
+            assert!(error.hint.as_ref().unwrap().contains(advice), "{error:?}");
+        }
+        assert!(sample().save(directory.path()).unwrap_err().message.contains("not a regular file"));
+        assert_eq!((names(directory.path()), fs::read_to_string(&file).unwrap()), (vec!["file".to_string()], "kept".to_string()));
+    }
+
+    #[test]
+    fn a_left_over_temporary_is_no_obstacle() {
+        let directory = tempdir().unwrap();
+        let path = directory.path().join("last.safetensors");
+        fs::write(directory.path().join(format!("last.safetensors.tmp-{}", std::process::id())), "left over").unwrap();
+        sample().save(&path).unwrap();
+        assert_eq!(names(directory.path()), ["last.safetensors"]);
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_not_saved() {
+        let directory = tempdir().unwrap();
+        let path = directory.path().join("last.safetensors");
+        let mut checkpoint = sample();
+        checkpoint.tensors.insert("w".into(), (vec![3], Array::F32(vec![1.0])));
+        let error = checkpoint.save(&path).unwrap_err();
+        assert!(error.message.contains("tensor w of shape [3] with 1 numbers"), "{error}");
+        assert!(names(directory.path()).is_empty());
+    }
+
+    #[test]
+    fn broken_files_say_how() {
+        let good = file_bytes(&sample());
+        let tensor = |info: &str, data| with_header(&format!("{{\"w\":{info}}}"), data);
+        let cases: [(Vec<u8>, &str); 14] = [
+            (vec![], "not a safetensors file: it has 0 bytes"),
+            (vec![1, 2, 3], "not a safetensors file: it has 3 bytes"),
+            (b"PK\x03\x04\0\0\x08\x08archive".to_vec(), "not a safetensors file: it does not begin with"),
+            (u64::MAX.to_le_bytes().to_vec(), "not a safetensors file: it does not begin with"),
+            (99_999_999_u64.to_le_bytes().to_vec(), "cut short: its header has 99999999 bytes, the file 8"),
+            (good[..40].to_vec(), "cut short: its header"),
+            (good[..good.len() - 1].to_vec(), "cut short: its tensors"),
+            ([&good[..], &[0]].concat(), "not a safetensors file: its tensors have"),
+            (with_header("{\"w\": oops}", 0), "its header is not JSON"),
+            (with_header("{\"__metadata__\":{\"a\":1}}", 0), "__metadata__: invalid type"),
+            (tensor("{\"dtype\":\"BF16\",\"shape\":[2],\"data_offsets\":[0,4]}", 4), "tensor w has the dtype BF16"),
+            (tensor("{\"dtype\":\"F31\",\"shape\":[1],\"data_offsets\":[0,4]}", 4), "tensor w: unknown variant `F31`"),
+            (tensor("{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}", 4), "tensor w: F32 [2] does not fit its bytes 0..4"),
+            (tensor("{\"dtype\":\"F32\",\"shape\":[4611686018427387905],\"data_offsets\":[0,4]}", 4), "does not fit"),
+        ];
+        let directory = tempdir().unwrap();
+        let path = directory.path().join("broken.safetensors");
+        for (bytes, expected) in cases {
+            fs::write(&path, &bytes).unwrap();
+            let error = Checkpoint::load(&path).unwrap_err();
+            assert!(error.message.starts_with(&path.display().to_string()) && error.message.contains(expected), "{error} / {expected}");
+            assert!(error.hint.is_some());
+        }
+        let missing = directory.path().join("missing");
+        assert_eq!(Checkpoint::load(&missing).unwrap_err().message, format!("{}: no such checkpoint", missing.display()));
+        assert!(Checkpoint::load(directory.path()).unwrap_err().message.ends_with("not a file"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = read(&bytes);
+        }
+
+        /// Past the length, straight into the JSON and what follows it.
+        #[test]
+        fn any_header_is_read_or_refused(begin in any::<u64>(), end in any::<u64>(), n in any::<u64>(), m in 0..9_u64, data in 0..40_usize) {
+            for dtype in ["F32", "F4", "U8", "I64"] {
+                let header = format!("{{\"a\":{{\"dtype\":\"{dtype}\",\"shape\":[{n},{m}],\"data_offsets\":[{begin},{end}]}}}}");
+                prop_assert!(read(&with_header(&header, data)).is_err());
+            }
+        }
+
+        #[test]
+        fn every_truncation_is_refused(at in any::<proptest::sample::Index>()) {
+            let good = file_bytes(&sample());
+            prop_assert!(read(&good[..at.index(good.len())]).is_err());
+        }
+
+        /// What a flipped bit leaves readable holds no more numbers than the file has bytes for.
+        #[test]
+        fn flipped_bits_never_panic(flips in proptest::collection::vec((any::<proptest::sample::Index>(), 0..8_u8), 1..6)) {
+            let mut bytes = file_bytes(&sample());
+            for (at, bit) in flips {
+                let at = at.index(bytes.len());
+                bytes[at] ^= 1 << bit;
+            }
+            if let Ok(read) = read(&bytes) {
+                prop_assert!(read.tensors.values().map(|(_, array)| array.len() * 4).sum::<usize>() <= bytes.len());
+            }
+        }
+
+        #[test]
+        fn any_numbers_survive(shape in proptest::collection::vec(0..4_usize, 0..4), seed in any::<u32>(), name in "[^_].*", key in ".*", text in ".*") {
+            let n = shape.iter().product::<usize>() as u32;
+            let floats = (0..n).map(|i| f32::from_bits(seed.wrapping_mul(i) >> 2)).collect();
+            let checkpoint = Checkpoint {
+                tensors: [(name, (shape.clone(), Array::F32(floats))), ("_i".into(), (shape, Array::I64((0..n as i64).collect())))].into(),
+                meta: [(key, text)].into(),
+            };
+            let mut expected = checkpoint.clone();
+            expected.meta.remove("format");
+            prop_assert_eq!(read(&file_bytes(&checkpoint)).unwrap(), expected);
+        }
+    }
+
+    fn expected(tensors: &[(&str, &[usize])]) -> Vec<(String, Vec<usize>)> {
+        tensors.iter().map(|(name, shape)| (name.to_string(), shape.to_vec())).collect()
+    }
+
+    #[test]
+    fn a_fitting_checkpoint_compares_equal_whatever_the_trainer_keeps() {
+        let model = expected(&[("fc1.weight", &[2, 3]), ("empty", &[0, 7]), ("bn1.num_batches_tracked", &[])]);
+        compare(&model, &sample(), is_model).unwrap();
+        compare(&expected(&[("optimizer.exp_avg", &[1])]), &sample(), |name| name.starts_with("optimizer.")).unwrap();
+    }
+
+    #[test]
+    fn all_differences_stand_in_one_error() {
+        let zeros = |name: &str, shape: &[usize]| (name.to_string(), (shape.to_vec(), Array::F32(vec![0.0; shape.iter().product()])));
+        let tensors = [zeros("fc1.wieght", &[2, 3]), zeros("module.fc2.bias", &[3]), zeros("head", &[1]), zeros("fc3.bias", &[10])];
+        let found = Checkpoint { tensors: tensors.into(), ..Default::default() };
+        let model = expected(&[("fc3.bias", &[7]), ("fc2.bias", &[3]), ("fc1.weight", &[2, 3])]);
+        let error = compare(&model, &found, is_model).unwrap_err();
+        let message = "the checkpoint does not fit the model: tensors 2 missing, 3 unexpected, 1 of another shape
+  missing fc2.bias [3]
+  missing fc1.weight [2, 3]
+  unexpected fc1.wieght [2, 3]: did you mean fc1.weight?
+  unexpected head [1]
+  unexpected module.fc2.bias [3]: did you mean fc2.bias?
+  shape fc3.bias: the checkpoint has [10], the model [7]";
+        assert_eq!(error.message, message);
+        assert!(error.hint.is_some());
+    }
+
+    #[test]
+    fn one_tensor_is_asked_for_by_name_and_dtype() {
+        let checkpoint = sample();
+        assert_eq!(checkpoint.i64("bn1.num_batches_tracked").unwrap(), [i64::MIN]);
+        assert_eq!(checkpoint.f64("trainer.loss_sum").unwrap(), [0.1]);
+        assert_eq!(checkpoint.f32("fc1.weigth").unwrap_err().message, "the checkpoint has no tensor fc1.weigth: did you mean fc1.weight?");
+        assert_eq!(checkpoint.f32("trainer.loss_sum").unwrap_err().message, "the checkpoint's tensor trainer.loss_sum is F64, not F32");
+    }
+
+    #[test]
+    fn edit_distances() {
+        for (a, b, n) in [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("weight", "wieght", 2), ("a", "a", 0)] {
+            assert_eq!((edits(a, b), edits(b, a)), (n, n), "{a} {b}");
+        }
+    }
+}
