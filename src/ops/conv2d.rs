@@ -38,7 +38,7 @@ use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
 use crate::error::Result;
 use crate::simd;
-use crate::tensor::{Element, L, Lane, Layout, Real, Spec, Stored, Tensor, groups};
+use crate::tensor::{Element, L, Lane, Layout, Real, Spec, Tensor, groups};
 use rayon::prelude::*;
 
 /// Convolution; inputs x `[N,C,H,W]`, w `[O,C,KH,KW]` and, if there is a bias, b `[O]`.
@@ -177,27 +177,62 @@ simd! {
     /// One group of images: out[o][j][i] = b[o] + Σ_c Σ_kh Σ_kw w[o][c][kh][kw]·x[c][j·sy + top + kh][i·sx + left + kw]
     ///
     /// x [planes][height][width], w [blocks][planes][kh][kw] of [`CHANNELS`] outputs, b [blocks], out [out_planes][out_plane]
-    fn correlate<T: Element>(
-        x: &[[T::Acc; L]], w: &[[T::Acc; CHANNELS]], b: &[[T::Acc; CHANNELS]], out: &mut [[T; L]], d: &Grid, add: bool,
-    ) {
+    fn correlate<A: Real>(x: &[[A; L]], w: &[[A; CHANNELS]], b: &[[A; CHANNELS]], out: &mut [[A; L]], d: &Grid, add: bool) {
+        let mut runs = Vec::with_capacity(d.planes * d.kh * d.kw);
         for j in 0..d.rows {
-            let mut i = 0;
-            while i < d.cols {
-                let pixels = at_once(d.cols - i);
-                match (pixels, d.sx) {
-                    (3, 1) => pixels_of_row::<T, 3, 1>(x, w, b, out, d, j, i, add),
-                    (2, 1) => pixels_of_row::<T, 2, 1>(x, w, b, out, d, j, i, add),
-                    (3, 2) => pixels_of_row::<T, 3, 2>(x, w, b, out, d, j, i, add),
-                    (2, 2) => pixels_of_row::<T, 2, 2>(x, w, b, out, d, j, i, add),
-                    _ => {
-                        for i in i..i + pixels {
-                            pixels_of_row::<T, 1, 1>(x, w, b, out, d, j, i, add);
-                        }
-                    }
-                }
-                i += pixels;
+            match d.kw {
+                1 => row::<A, 1>(x, w, b, out, d, j, add, &mut runs),
+                2 => row::<A, 2>(x, w, b, out, d, j, add, &mut runs),
+                3 => row::<A, 3>(x, w, b, out, d, j, add, &mut runs),
+                5 => row::<A, 5>(x, w, b, out, d, j, add, &mut runs),
+                _ => row::<A, 1>(x, w, b, out, d, j, add, &mut runs),
             }
         }
+    }
+}
+
+/// `K` neighbouring taps: where their pixels begin in x (for column 0), and where their weights begin in a block of w.
+type Run = (u32, u32);
+
+/// Row j of the output; the windows' rows that lie inside the picture are cut into runs of `K` taps (a divisor of d.kw).
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn row<A: Real, const K: usize>(
+    x: &[[A; L]],
+    w: &[[A; CHANNELS]],
+    b: &[[A; CHANNELS]],
+    out: &mut [[A; L]],
+    d: &Grid,
+    j: usize,
+    add: bool,
+    runs: &mut Vec<Run>,
+) {
+    let row0 = (j * d.sy) as isize + d.top;
+    runs.clear();
+    for c in 0..d.planes {
+        for kh in 0..d.kh {
+            let row = row0 + kh as isize;
+            if (0..d.height as isize).contains(&row) {
+                let (row, tap) = ((c * d.height + row as usize) * d.width + d.left, (c * d.kh + kh) * d.kw);
+                runs.extend((0..d.kw).step_by(K).map(|kw| ((row + kw) as u32, (tap + kw) as u32)));
+            }
+        }
+    }
+    let mut i = 0;
+    while i < d.cols {
+        let pixels = at_once(d.cols - i);
+        match (pixels, d.sx) {
+            (3, 1) => pixels_of_row::<A, K, 3, 1>(x, w, b, out, d, j, i, add, runs),
+            (2, 1) => pixels_of_row::<A, K, 2, 1>(x, w, b, out, d, j, i, add, runs),
+            (3, 2) => pixels_of_row::<A, K, 3, 2>(x, w, b, out, d, j, i, add, runs),
+            (2, 2) => pixels_of_row::<A, K, 2, 2>(x, w, b, out, d, j, i, add, runs),
+            _ => {
+                for i in i..i + pixels {
+                    pixels_of_row::<A, K, 1, 1>(x, w, b, out, d, j, i, add, runs);
+                }
+            }
+        }
+        i += pixels;
     }
 }
 
@@ -210,37 +245,32 @@ fn at_once(left: usize) -> usize {
 /// `P` pixels from (j, i) on, of all output channels. `S` is d.sx (any value if P is 1).
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn pixels_of_row<T: Element, const P: usize, const S: usize>(
-    x: &[[T::Acc; L]],
-    w: &[[T::Acc; CHANNELS]],
-    b: &[[T::Acc; CHANNELS]],
-    out: &mut [[T; L]],
+fn pixels_of_row<A: Real, const K: usize, const P: usize, const S: usize>(
+    x: &[[A; L]],
+    w: &[[A; CHANNELS]],
+    b: &[[A; CHANNELS]],
+    out: &mut [[A; L]],
     d: &Grid,
     j: usize,
     i: usize,
     add: bool,
+    runs: &[Run],
 ) {
-    let row0 = (j * d.sy) as isize + d.top;
-    let kh0 = (-row0).max(0) as usize;
-    let kh1 = (d.height as isize - row0).clamp(kh0 as isize, d.kh.max(kh0) as isize) as usize;
-    let col0 = i * d.sx + d.left;
+    let x = &x[i * d.sx..];
+    let per_block = d.planes * d.kh * d.kw;
     for (block, bias) in b.iter().enumerate() {
-        let w = &w[block * d.planes * d.kh * d.kw..][..d.planes * d.kh * d.kw];
+        let w = &w[block * per_block..][..per_block];
         let mut acc = [[Lane::zero(); P]; CHANNELS];
         for o in 0..CHANNELS {
             acc[o] = [Lane::splat(bias[o]); P];
         }
-        for c in 0..d.planes {
-            for kh in kh0..kh1 {
-                let row = (row0 + kh as isize) as usize;
-                let x = &x[(c * d.height + row) * d.width + col0..][..(P - 1) * S + d.kw];
-                let w = &w[(c * d.kh + kh) * d.kw..][..d.kw];
-                for kw in 0..d.kw {
-                    let window = &x[kw..kw + (P - 1) * S + 1];
-                    for o in 0..CHANNELS {
-                        for p in 0..P {
-                            acc[o][p] = Lane(window[p * S]).fma(w[kw][o], acc[o][p]);
-                        }
+        for &(pixel, tap) in runs {
+            let x = &x[pixel as usize..][..(P - 1) * S + K];
+            let w = &w[tap as usize..][..K];
+            for k in 0..K {
+                for o in 0..CHANNELS {
+                    for p in 0..P {
+                        acc[o][p] = Lane(x[p * S + k]).fma(w[k][o], acc[o][p]);
                     }
                 }
             }
@@ -281,9 +311,10 @@ fn forward<T: Element>(d: &Dims, x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: 
     };
     let x = x.lanes::<T>();
     let per_group = d.o * d.oh * d.ow;
-    y.lanes_mut::<T>().par_chunks_mut(per_group).enumerate().for_each_init(Scratch::default, |scratch, (g, y)| {
-        let x = scratch.widen::<T>(&x[g * d.c * d.h * d.w..][..d.c * d.h * d.w], d.w, d.pw, d.pw);
-        correlate::<T>(x, &packed, &b, y, &grid, false);
+    y.lanes_mut::<T>().par_chunks_mut(per_group).enumerate().for_each_init(Default::default, |scratch: &mut [Scratch; 2], (g, y)| {
+        let [x_scratch, y_scratch] = scratch;
+        let x = x_scratch.widen::<T>(&x[g * d.c * d.h * d.w..][..d.c * d.h * d.w], d.w, d.pw, d.pw);
+        y_scratch.sum_into::<T>(y, false, |y, add| correlate::<T::Acc>(x, &packed, &b, y, &grid, add));
     });
 }
 
@@ -330,13 +361,19 @@ fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) 
     let b = pack(d.c, 1, |_, _| T::Acc::ZERO);
     let dy = dy.lanes::<T>();
     let (dx, add) = dx.open();
-    dx.lanes_mut::<T>().par_chunks_mut(d.c * d.h * d.w).enumerate().for_each_init(Scratch::default, |scratch, (g, dx)| {
-        let per_group = d.o * d.oh * d.ow;
-        let dy = scratch.widen::<T>(&dy[g * per_group..][..per_group], d.ow, left as usize, right as usize);
-        for (packed, grid) in &parts {
-            correlate::<T>(dy, packed, &b, dx, grid, add);
-        }
-    });
+    let per_group = d.o * d.oh * d.ow;
+    dx.lanes_mut::<T>().par_chunks_mut(d.c * d.h * d.w).enumerate().for_each_init(
+        Default::default,
+        |scratch: &mut [Scratch; 2], (g, dx)| {
+            let [dy_scratch, dx_scratch] = scratch;
+            let dy = dy_scratch.widen::<T>(&dy[g * per_group..][..per_group], d.ow, left as usize, right as usize);
+            dx_scratch.sum_into::<T>(dx, add, |dx, add| {
+                for (packed, grid) in &parts {
+                    correlate::<T::Acc>(dy, packed, &b, dx, grid, add);
+                }
+            });
+        },
+    );
 }
 
 /// The input positions with the same remainder modulo the stride, along one direction.
@@ -377,12 +414,31 @@ fn pack<A: Real>(n: usize, per: usize, w: impl Fn(usize, usize) -> A) -> Vec<[A;
         .collect()
 }
 
-/// A copy of a group's planes with zeros left and right of each row, in the type of sums.
+/// Room for a group's planes in the type of sums.
 #[derive(Default)]
 struct Scratch(Option<Tensor>);
 
 impl Scratch {
-    /// x [rows][w] -> [rows][left + w + right]; x itself where there is nothing to widen or convert.
+    /// Lets `sum` write all of y, or add to it if told so: at once, or where y's type is narrower than sums by way of a copy.
+    fn sum_into<T: Element>(&mut self, y: &mut [[T; L]], add: bool, sum: impl Fn(&mut [[T::Acc; L]], bool)) {
+        match T::as_acc_mut(y) {
+            Some(y) => sum(y, add),
+            None => {
+                let room = self.room::<T::Acc>(y.len());
+                sum(room, false);
+                for (y, r) in y.iter_mut().zip(room) {
+                    Lane(*r).put(y, add);
+                }
+            }
+        }
+    }
+
+    fn room<A: Real>(&mut self, len: usize) -> &mut [[A; L]] {
+        let spec = Spec::lanes([L, len], A::DTYPE);
+        self.0.get_or_insert_with(|| Tensor::new(spec)).lanes_mut()
+    }
+
+    /// x [rows][w] -> [rows][left + w + right], zeros left and right; x itself where there is nothing to widen or convert.
     fn widen<'a, T: Element>(&'a mut self, x: &'a [[T; L]], w: usize, left: usize, right: usize) -> &'a [[T::Acc; L]] {
         if left + right == 0
             && let Some(x) = T::as_acc(x)
@@ -390,8 +446,7 @@ impl Scratch {
             return x;
         }
         let width = left + w + right;
-        let spec = Spec::lanes([L, x.len() / w, width], T::Acc::DTYPE);
-        let out = self.0.get_or_insert_with(|| Tensor::new(spec)).lanes_mut::<T::Acc>();
+        let out = self.room::<T::Acc>(x.len() / w * width);
         copy::<T>(x, out, w, left, width);
         out
     }

@@ -77,6 +77,8 @@ pub trait Element: Stored {
     fn down(a: Self::Acc) -> Self;
     /// The same slice, if this type is its own [`Element::Acc`].
     fn as_acc<const N: usize>(x: &[[Self; N]]) -> Option<&[[Self::Acc; N]]>;
+    /// The same slice to be written, if this type is its own [`Element::Acc`].
+    fn as_acc_mut<const N: usize>(x: &mut [[Self; N]]) -> Option<&mut [[Self::Acc; N]]>;
 }
 
 /// f32 or f64: what is computed with.
@@ -146,6 +148,10 @@ macro_rules! real {
             fn as_acc<const N: usize>(x: &[[$t; N]]) -> Option<&[[$t; N]]> {
                 Some(x)
             }
+            #[inline(always)]
+            fn as_acc_mut<const N: usize>(x: &mut [[$t; N]]) -> Option<&mut [[$t; N]]> {
+                Some(x)
+            }
         }
         impl Real for $t {
             const ZERO: $t = 0.0;
@@ -188,6 +194,10 @@ impl Element for bf16 {
     fn as_acc<const N: usize>(_: &[[bf16; N]]) -> Option<&[[f32; N]]> {
         None
     }
+    #[inline(always)]
+    fn as_acc_mut<const N: usize>(_: &mut [[bf16; N]]) -> Option<&mut [[f32; N]]> {
+        None
+    }
 }
 
 impl Element for f16 {
@@ -202,6 +212,10 @@ impl Element for f16 {
     }
     #[inline(always)]
     fn as_acc<const N: usize>(_: &[[f16; N]]) -> Option<&[[f32; N]]> {
+        None
+    }
+    #[inline(always)]
+    fn as_acc_mut<const N: usize>(_: &mut [[f16; N]]) -> Option<&mut [[f32; N]]> {
         None
     }
 }

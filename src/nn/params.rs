@@ -1,0 +1,202 @@
+//! Parameters: their names, their values, and the gradients that go with them.
+//!
+//! All values lie side by side in one allocation, and so do all gradients: an optimiser, a checkpoint or a copy to another device
+//! walks one block of memory. Names are PyTorch's (`layer1.0.conv1.weight`), layouts too, so that weights can be exchanged. Beside
+//! them are buffers, which training changes but no gradient reaches: a batch norm's running statistics. Read next: `layers.rs`.
+
+use crate::autograd::Gradients;
+use crate::tensor::{DType, Philox, Shape, Spec, Tensor, rng};
+use std::sync::Arc;
+
+/// A parameter's number, in the order of declaration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParamId(pub usize);
+
+/// A buffer's number, in the order of declaration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BufferId(pub usize);
+
+/// The first value of a parameter or buffer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// All zero.
+    Zeros,
+    /// All one.
+    Ones,
+    /// Uniform in [-bound, bound].
+    Uniform(f64),
+}
+
+#[derive(Debug, Clone)]
+struct Declared {
+    name: String,
+    spec: Spec,
+    init: Init,
+}
+
+/// Collects the parameters and buffers of a network while its layers are built.
+#[derive(Debug)]
+pub struct Builder {
+    dtype: DType,
+    path: Vec<String>,
+    params: Vec<Declared>,
+    buffers: Vec<Declared>,
+    dropouts: u32,
+}
+
+impl Builder {
+    /// A builder for a network that computes in `dtype`.
+    pub fn new(dtype: DType) -> Self {
+        Self { dtype, path: Vec::new(), params: Vec::new(), buffers: Vec::new(), dropouts: 0 }
+    }
+
+    /// Builds a part of the network under a name, which prefixes the names of its parameters.
+    pub fn at<M>(&mut self, name: impl Into<String>, build: impl FnOnce(&mut Builder) -> M) -> M {
+        self.path.push(name.into());
+        let module = build(self);
+        self.path.pop();
+        module
+    }
+
+    /// The path of the part that is being built.
+    pub fn label(&self) -> Arc<str> {
+        Arc::from(self.path.join("."))
+    }
+
+    /// Declares a parameter.
+    pub fn param(&mut self, name: &str, shape: impl Into<Shape>, init: Init) -> ParamId {
+        let declared = self.declare(name, Spec::rows(shape, self.dtype), init);
+        self.params.push(declared);
+        ParamId(self.params.len() - 1)
+    }
+
+    /// Declares a buffer in the type that sums are kept in, or in i32.
+    pub fn buffer(&mut self, name: &str, shape: impl Into<Shape>, counter: bool, init: Init) -> BufferId {
+        let dtype = if counter { DType::I32 } else { self.dtype.acc() };
+        let declared = self.declare(name, Spec::rows(shape, dtype), init);
+        self.buffers.push(declared);
+        BufferId(self.buffers.len() - 1)
+    }
+
+    /// A number for a layer that draws random numbers, so that no two draw the same.
+    pub fn random_layer(&mut self) -> u32 {
+        self.dropouts += 1;
+        self.dropouts
+    }
+
+    fn declare(&self, name: &str, spec: Spec, init: Init) -> Declared {
+        let path: Vec<&str> = self.path.iter().map(String::as_str).chain([name]).collect();
+        Declared { name: path.join("."), spec, init }
+    }
+
+    /// Allocates everything and draws the first values, a function of the seed and the order of declaration.
+    pub fn build(self, seed: u64) -> Params {
+        let rng = Philox::new(seed);
+        let specs: Vec<Spec> = self.params.iter().map(|p| p.spec).collect();
+        let mut values = Tensor::arena(&specs);
+        for (i, (value, p)) in values.iter_mut().zip(&self.params).enumerate() {
+            fill(value, p.init, &rng, i as u64);
+        }
+        let mut buffers: Vec<Tensor> = self.buffers.iter().map(|b| Tensor::zeros(b.spec)).collect();
+        for (buffer, b) in buffers.iter_mut().zip(&self.buffers) {
+            fill(buffer, b.init, &rng, u64::MAX);
+        }
+        Params {
+            gradients: Gradients::new(Tensor::arena(&specs)),
+            frozen: vec![false; values.len()],
+            names: self.params.into_iter().map(|p| p.name).collect(),
+            values,
+            buffer_names: self.buffers.into_iter().map(|b| b.name).collect(),
+            buffers,
+        }
+    }
+}
+
+fn fill(t: &mut Tensor, init: Init, rng: &Philox, stream: u64) {
+    let spec = t.spec();
+    let values: Vec<f64> = (0..spec.shape.count() as u64)
+        .map(|i| match init {
+            Init::Zeros => 0.0,
+            Init::Ones => 1.0,
+            Init::Uniform(bound) => bound * (2.0 * f64::from(rng::unit(rng.word(stream, i))) - 1.0),
+        })
+        .collect();
+    t.copy_from(&Tensor::from_values(spec, &values));
+}
+
+/// The numbers of a network.
+#[derive(Debug)]
+pub struct Params {
+    names: Vec<String>,
+    values: Vec<Tensor>,
+    frozen: Vec<bool>,
+    buffer_names: Vec<String>,
+    buffers: Vec<Tensor>,
+    /// The gradients of the last backward, in the order of the parameters.
+    pub gradients: Gradients,
+}
+
+impl Params {
+    /// How many parameters (tensors) there are.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Are there none?
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// How many numbers all parameters hold together.
+    pub fn count(&self) -> usize {
+        self.values.iter().map(|v| v.shape().count()).sum()
+    }
+
+    /// Parameter names, in order.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// A parameter's value.
+    pub fn value(&self, id: ParamId) -> &Tensor {
+        &self.values[id.0]
+    }
+
+    /// All parameter values, in order.
+    pub fn values(&self) -> &[Tensor] {
+        &self.values
+    }
+
+    /// What an optimiser needs: every parameter that is not frozen and has a gradient, as (number, value, gradient).
+    pub fn updates(&mut self) -> impl Iterator<Item = (usize, &mut Tensor, &Tensor)> {
+        let Self { values, gradients, frozen, .. } = self;
+        values.iter_mut().enumerate().filter(|(i, _)| !frozen[*i]).filter_map(|(i, value)| Some((i, value, gradients.get(i)?)))
+    }
+
+    /// Does the parameter keep its value in training?
+    pub fn is_frozen(&self, id: ParamId) -> bool {
+        self.frozen[id.0]
+    }
+
+    /// A buffer's value.
+    pub fn buffer(&self, id: BufferId) -> &Tensor {
+        &self.buffers[id.0]
+    }
+
+    /// Several buffers, to be changed together.
+    pub fn buffers_mut<const N: usize>(&mut self, ids: [BufferId; N]) -> Option<[&mut Tensor; N]> {
+        self.buffers.get_disjoint_mut(ids.map(|id| id.0)).ok()
+    }
+
+    /// Everything that a checkpoint holds of the network: parameters, then buffers, with their names.
+    pub fn state(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        let params = self.names.iter().zip(&self.values);
+        params.chain(self.buffer_names.iter().zip(&self.buffers)).map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// The same, to be overwritten.
+    pub fn state_mut(&mut self) -> impl Iterator<Item = (&str, &mut Tensor)> {
+        let params = self.names.iter().zip(&mut self.values);
+        params.chain(self.buffer_names.iter().zip(&mut self.buffers)).map(|(name, value)| (name.as_str(), value))
+    }
+}
