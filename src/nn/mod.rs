@@ -1,0 +1,43 @@
+//! Layers: ops with parameters, and their composition.
+//!
+//! A [`Module`] is built once with a [`Builder`], which collects the names, shapes and first values of all parameters, and then
+//! run on a tape as often as one likes. It holds no numbers itself: they are in [`Params`], one flat arena. Not here: whole
+//! networks (`models`). Read in this order: `params.rs`, `layers.rs`.
+
+pub mod layers;
+pub mod params;
+
+pub use layers::Module;
+pub use params::{BufferId, Builder, Init, ParamId, Params};
+
+use crate::autograd::{Op, Tape, Var};
+use crate::error::Result;
+use std::sync::Arc;
+
+/// One run of a network: the tape that is written, the parameters that are read, and the mode.
+#[derive(Debug)]
+pub struct Forward<'a> {
+    /// What is recorded.
+    pub tape: &'a mut Tape,
+    /// Weights, and the running statistics that a training run updates.
+    pub params: &'a mut Params,
+    /// Training (batch statistics, dropout) or evaluation (running statistics, no dropout).
+    pub training: bool,
+    /// Seed of the run's random numbers.
+    pub seed: u64,
+    /// Number of the step, so that every step draws its own.
+    pub step: u64,
+}
+
+impl Forward<'_> {
+    /// Puts a parameter on the tape.
+    pub fn param(&mut self, id: ParamId) -> Var {
+        let (value, wanted) = (self.params.value(id).clone(), !self.params.is_frozen(id));
+        self.tape.param(id.0, value, wanted)
+    }
+
+    /// Runs an op for a layer.
+    pub fn apply(&mut self, label: &Arc<str>, op: impl Op + 'static, inputs: &[Var]) -> Result<Var> {
+        self.tape.apply_at(label, Arc::new(op), inputs)
+    }
+}
