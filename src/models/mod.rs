@@ -1,0 +1,138 @@
+//! Networks by name.
+//!
+//! Each is a function that builds its layers; [`ALL`] is the table of them. A [`Model`] is such a network with its numbers. Read
+//! next: `lenet.rs` (small networks), `resnet.rs`.
+
+pub mod lenet;
+pub mod resnet;
+
+use crate::autograd::{Tape, Var};
+use crate::error::{Error, Result};
+use crate::nn::{Builder, Forward, Module, Params, Sequential};
+use crate::tensor::{DType, Tensor};
+
+/// One line of the table of networks.
+#[derive(Debug)]
+pub struct Known {
+    /// What `--model` calls it.
+    pub name: &'static str,
+    /// Its layers in a few words.
+    pub about: &'static str,
+    /// The pictures it takes: channels, height, width.
+    pub input: [usize; 3],
+    build: fn(&mut Builder, &Options) -> Sequential,
+}
+
+/// Every network.
+pub const ALL: &[Known] = &[
+    known("lenet", "two 5x5 convolutions (10, 20), three linear layers, leaky ReLU", GREY, |b, o| lenet::lenet(b, o, 0.01)),
+    known("lenet-relu", "the same with ReLU", GREY, |b, o| lenet::lenet(b, o, 0.0)),
+    known("lenet-bn3", "three convolutions (16, 32, 64) with batch norm, one linear layer", GREY, lenet::lenet_bn3),
+    known("digit", "two convolutions (10, 20), two linear layers (500)", GREY, lenet::digit),
+    known("rgb-cnn", "three 3x3 convolutions (32, 64, 64) on colour pictures, two linear layers", [3, 28, 28], lenet::rgb_cnn),
+    known("mnist-cnn", "two 5x5 convolutions, two linear layers with nothing between them", GREY, lenet::mnist_cnn),
+    known("mnist-cnn-fixed", "the same with batch norm, ReLU and dropout", GREY, lenet::mnist_cnn_fixed),
+    known("improved", "four 3x3 convolutions (32, 32, 64, 64) with batch norm and dropout", GREY, lenet::improved),
+    known("net1", "one convolution, one 4x4 max-pool, one linear layer", GREY, lenet::net1),
+    known("resnet8", "residual network, stages of 16, 32 and 64 channels, one block each", GREY, |b, o| resnet::small(b, o, &[1, 1, 1])),
+    known("resnet18", "residual network for 32x32 colour pictures, stages of 64 to 512 channels", [3, 32, 32], resnet::resnet18),
+];
+
+const GREY: [usize; 3] = [1, 28, 28];
+
+const fn known(
+    name: &'static str,
+    about: &'static str,
+    input: [usize; 3],
+    build: fn(&mut Builder, &Options) -> Sequential,
+) -> Known {
+    Known { name, about, input, build }
+}
+
+/// What can be chosen about a network beside its name.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many classes it tells apart.
+    pub classes: usize,
+    /// Type of weights and activations.
+    pub dtype: DType,
+    /// Seed of the first weights.
+    pub seed: u64,
+    /// Leave the dropout layers in; without them a training step can be compared number by number.
+    pub dropout: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { classes: 10, dtype: DType::F32, seed: 0, dropout: true }
+    }
+}
+
+/// A network with its numbers.
+#[derive(Debug)]
+pub struct Model {
+    /// Its name, as given to [`Model::build`].
+    pub name: String,
+    /// The pictures it takes: channels, height, width.
+    pub input: [usize; 3],
+    /// How many classes it tells apart.
+    pub classes: usize,
+    /// Weights and buffers.
+    pub params: Params,
+    root: Sequential,
+}
+
+impl Model {
+    /// Builds a network by name; `resnet:2,2,2` is a small residual network with so many blocks in each stage.
+    pub fn build(name: &str, options: &Options) -> Result<Model> {
+        let mut b = Builder::new(options.dtype);
+        let (input, root) = match name.strip_prefix("resnet:") {
+            Some(blocks) => (GREY, resnet::small(&mut b, options, &stages(name, blocks)?)),
+            None => {
+                let known = ALL.iter().find(|k| k.name == name).ok_or_else(|| unknown(name))?;
+                (known.input, (known.build)(&mut b, options))
+            }
+        };
+        Ok(Model { name: name.into(), input, classes: options.classes, params: b.build(options.seed), root })
+    }
+
+    /// Runs the network on pictures x `[N,C,H,W]` in training mode; gives the logits `[N,classes]`.
+    ///
+    /// `seed` and `step` number the random draws of dropout.
+    pub fn train(&mut self, tape: &mut Tape, x: Var, seed: u64, step: u64) -> Result<Var> {
+        self.root.forward(&mut Forward { tape, params: &mut self.params, training: true, seed, step }, x)
+    }
+
+    /// Runs the network in evaluation mode.
+    pub fn eval(&mut self, tape: &mut Tape, x: Var) -> Result<Var> {
+        self.root.forward(&mut Forward { tape, params: &mut self.params, training: false, seed: 0, step: 0 }, x)
+    }
+
+    /// The logits of a batch, without a record for backward.
+    pub fn logits(&mut self, x: Tensor) -> Result<Tensor> {
+        let mut tape = Tape::inference();
+        let x = tape.input(x);
+        let y = self.eval(&mut tape, x)?;
+        Ok(tape.value(y).clone())
+    }
+}
+
+fn unknown(name: &str) -> Error {
+    let names: Vec<&str> = ALL.iter().map(|k| k.name).collect();
+    Error::usage(format!("unknown model '{name}'")).hint(format!("use one of {}, or resnet:1,1,1 with your numbers of blocks", names.join(", ")))
+}
+
+fn stages(name: &str, blocks: &str) -> Result<Vec<usize>> {
+    let parsed: std::result::Result<Vec<usize>, _> = blocks.split(',').map(str::trim).map(str::parse).collect();
+    match parsed {
+        Ok(blocks) if (1..=4).contains(&blocks.len()) && blocks.iter().all(|b| (1..=100).contains(b)) => Ok(blocks),
+        _ => Err(Error::usage(format!("cannot read the blocks of '{name}'")).hint("write one to four numbers from 1 to 100, as in resnet:2,2,2")),
+    }
+}
+
+impl Options {
+    /// The probability to drop, unless dropout is off.
+    fn drop(&self, p: f64) -> f64 {
+        if self.dropout { p } else { 0.0 }
+    }
+}
