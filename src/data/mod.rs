@@ -1,1 +1,6 @@
 //! Data sets.
+
+pub mod dataset;
+mod random;
+
+pub use dataset::{Dataset, Normalization, Splits, permutation, validation_split};
