@@ -1,10 +1,13 @@
 //! Data sets.
 
 pub mod dataset;
+mod glyphs;
 pub mod idx;
 mod random;
+pub mod synthetic;
 
 pub use dataset::{Dataset, Normalization, Splits, permutation, validation_split};
+pub use synthetic::synthetic;
 
 /// Bytes as hexadecimal digits.
 fn hex(bytes: &[u8]) -> String {
