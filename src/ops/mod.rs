@@ -4,6 +4,7 @@
 //! table of `cugrad check` follow from the cases without another edit. Read first: `relu.rs` (the shortest), then `linear.rs`,
 //! then `conv2d.rs`.
 
+pub mod batchnorm;
 pub mod case;
 pub mod relu;
 
@@ -11,5 +12,5 @@ pub use case::Case;
 
 /// Every case of every op.
 pub fn cases() -> Vec<Case> {
-    [relu::cases()].concat()
+    [relu::cases(), batchnorm::cases()].concat()
 }
