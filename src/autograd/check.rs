@@ -84,14 +84,15 @@ pub fn check(op: &Arc<dyn Op>, inputs: &[Tensor], wanted: &[bool], seed: u64) ->
 /// max |a - b| / max(1, max |b|).
 pub fn parity(op: &Arc<dyn Op>, inputs: &[Tensor], wanted: &[bool], dtype: DType, seed: u64) -> Result<f64> {
     let rng = Philox::new(seed);
-    let results = |dtype: DType| -> Result<Vec<Vec<f64>>> {
-        // Inputs are first rounded to the lower precision, so that both runs see the same numbers.
-        let lower: Vec<Tensor> = inputs.iter().map(|x| if is_float(x.spec()) { x.to_dtype(dtype) } else { x.clone() }).collect();
-        let (mut tape, vars, y) = run(op, &lower, wanted)?;
+    let results = |run_in: DType| -> Result<Vec<Vec<f64>>> {
+        // Inputs and cotangent are first rounded to the lower precision, so that both runs see the same numbers.
+        let round = |x: &Tensor| if is_float(x.spec()) { x.to_dtype(dtype).to_dtype(run_in) } else { x.clone() };
+        let (mut tape, vars, y) = run(op, &inputs.iter().map(round).collect::<Vec<_>>(), wanted)?;
         let spec = tape.spec(y);
-        let cotangent: Vec<f64> = (0..spec.shape.count()).map(|i| f64::from(rng.normal(u64::MAX, i as u64) as f32)).collect();
+        let cotangent: Vec<f64> = (0..spec.shape.count()).map(|i| rng.normal(u64::MAX, i as u64)).collect();
+        let cotangent = Tensor::from_values(Spec { dtype, ..spec }, &cotangent).to_dtype(spec.dtype);
         let mut all = vec![tape.value(y).values()];
-        tape.backward_from(y, Tensor::from_values(spec, &cotangent), &mut Gradients::default())?;
+        tape.backward_from(y, cotangent, &mut Gradients::default())?;
         all.extend(vars.iter().filter_map(|&v| tape.gradient(v)).map(Tensor::values));
         Ok(all)
     };

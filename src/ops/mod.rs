@@ -4,6 +4,7 @@
 //! table of `cugrad check` follow from the cases without another edit. Read first: `relu.rs` (the shortest), then `linear.rs`,
 //! then `conv2d.rs`.
 
+pub mod batchnorm;
 pub mod case;
 pub mod conv2d;
 pub mod linear;
@@ -13,9 +14,15 @@ pub use case::Case;
 
 use crate::tensor::{Real, Stored, Tensor};
 
-/// Every case of every op.
+/// Every case of every op, in the order in which the pages are best read.
 pub fn cases() -> Vec<Case> {
-    [relu::cases(), linear::cases(), conv2d::cases()].concat()
+    [
+        relu::cases(),
+        linear::cases(),
+        conv2d::cases(),
+        batchnorm::cases(),
+    ]
+    .concat()
 }
 
 /// Writes sums to a parameter's gradient, or adds them to what is there.
