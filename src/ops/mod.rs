@@ -4,6 +4,7 @@
 //! table of `cugrad check` follow from the cases without another edit. Read first: `relu.rs` (the shortest), then `linear.rs`,
 //! then `conv2d.rs`.
 
+pub mod add;
 pub mod case;
 pub mod conv2d;
 pub mod linear;
@@ -15,7 +16,7 @@ use crate::tensor::{Real, Stored, Tensor};
 
 /// Every case of every op.
 pub fn cases() -> Vec<Case> {
-    [relu::cases(), linear::cases(), conv2d::cases()].concat()
+    [relu::cases(), linear::cases(), conv2d::cases(), add::cases()].concat()
 }
 
 /// Writes sums to a parameter's gradient, or adds them to what is there.
