@@ -7,6 +7,7 @@
 pub mod add;
 pub mod case;
 pub mod conv2d;
+pub mod flatten;
 pub mod linear;
 pub mod relu;
 
@@ -16,7 +17,7 @@ use crate::tensor::{Real, Stored, Tensor};
 
 /// Every case of every op.
 pub fn cases() -> Vec<Case> {
-    [relu::cases(), linear::cases(), conv2d::cases(), add::cases()].concat()
+    [relu::cases(), linear::cases(), conv2d::cases(), add::cases(), flatten::cases()].concat()
 }
 
 /// Writes sums to a parameter's gradient, or adds them to what is there.
