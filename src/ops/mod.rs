@@ -4,11 +4,15 @@
 //! table of `cugrad check` follow from the cases without another edit. Read first: `relu.rs` (the shortest), then `linear.rs`,
 //! then `conv2d.rs`.
 
+pub mod add;
 pub mod batchnorm;
 pub mod case;
 pub mod conv2d;
+pub mod flatten;
 pub mod linear;
+pub mod maxpool2d;
 pub mod relu;
+mod window;
 
 pub use case::Case;
 
@@ -18,8 +22,11 @@ use crate::tensor::{Real, Stored, Tensor};
 pub fn cases() -> Vec<Case> {
     [
         relu::cases(),
+        add::cases(),
+        flatten::cases(),
         linear::cases(),
         conv2d::cases(),
+        maxpool2d::cases(),
         batchnorm::cases(),
     ]
     .concat()
