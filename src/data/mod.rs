@@ -13,6 +13,7 @@ pub mod dataset;
 pub mod download;
 mod glyphs;
 pub mod idx;
+pub mod loader;
 pub mod picture;
 mod random;
 pub mod source;
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 pub use dataset::{Dataset, Normalization, Splits, permutation, validation_split};
+pub use loader::Loader;
 pub use picture::read_digit;
 pub use synthetic::synthetic;
 

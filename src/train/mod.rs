@@ -1,13 +1,18 @@
-//! Training: the figures of a run, its checkpoints and its directory.
+//! Training: steps, runs, what they measure, and what they leave on disk.
 //!
-//! What a run measures is in [`metrics`], what it needs to go on after a stop in [`checkpoint`], where it keeps both in [`rundir`].
-//! None of these knows a tensor or a device: they take numbers, names and paths, and are tested without a model.
-//! Read next: `metrics.rs`.
+//! [`step`] is one update and one evaluation; [`trainer`] repeats them and can stop and go on; [`config`] says what a run is;
+//! [`metrics`], [`checkpoint`] and [`rundir`] know no tensors: they take numbers, names and paths. Read in that order, then
+//! `cli/mod.rs`.
 
 pub mod checkpoint;
+pub mod config;
 pub mod metrics;
 pub mod rundir;
+pub mod step;
+pub mod trainer;
 
 pub use checkpoint::{Array, Checkpoint};
+pub use config::Config;
 pub use metrics::{Confusion, Report, Running};
 pub use rundir::{Record, RunDir};
+pub use trainer::{Observer, Trained, Trainer};

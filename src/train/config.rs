@@ -1,0 +1,109 @@
+//! What a run is: every choice that its result depends on, with the defaults.
+//!
+//! The same struct is read from `--config run.toml`, written to the run directory, and kept in every checkpoint, so that a run
+//! can be repeated and resumed. Flags of the command line override the file (`cli/train.rs`). Read next: `trainer.rs`.
+
+use crate::error::{Error, Result};
+use crate::optim::{Rule, Schedule};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// The choices of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// Network by name.
+    pub model: String,
+    /// Data set by name.
+    pub data: String,
+    /// Passes over the training images.
+    pub epochs: u64,
+    /// Images per step.
+    pub batch: usize,
+    /// `sgd`, `adam`, `adamw` or `rmsprop`.
+    pub optimizer: String,
+    /// Learning rate: the schedule's start, or its maximum for one-cycle.
+    pub lr: f64,
+    /// Momentum of SGD and RMSprop.
+    pub momentum: f64,
+    /// Nesterov's form of SGD's momentum.
+    pub nesterov: bool,
+    /// Weight decay: in the gradient for SGD, Adam and RMSprop, decoupled for AdamW.
+    pub weight_decay: f64,
+    /// The learning rate over the run, as in `cosine` or `step:10:0.1`.
+    pub schedule: String,
+    /// Share of each target that is spread over all classes.
+    pub label_smoothing: f64,
+    /// Seed of first weights, order of images, dropout and generated data.
+    pub seed: u64,
+    /// Use only so many training (and test) images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Share of the training images set aside to choose the best checkpoint by.
+    pub val_split: f64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            model: "lenet".into(),
+            data: "auto".into(),
+            epochs: 5,
+            batch: 64,
+            optimizer: "adam".into(),
+            lr: 2e-3,
+            momentum: 0.9,
+            nesterov: false,
+            weight_decay: 0.0,
+            schedule: "cosine".into(),
+            label_smoothing: 0.0,
+            seed: 0,
+            limit: None,
+            val_split: 0.05,
+        }
+    }
+}
+
+impl Config {
+    /// Reads a TOML file; unknown keys and wrong types are errors that name them.
+    pub fn read(path: &Path) -> Result<Config> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::usage(format!("cannot read the configuration {}: {e}", path.display())))?;
+        toml::from_str(&text).map_err(|e| {
+            Error::usage(format!("{}: {}", path.display(), e.to_string().trim_end())).hint("keys are those of a run's config.toml")
+        })
+    }
+
+    /// Makes sure that every value can be used.
+    pub fn check(&self) -> Result<()> {
+        let positive = |name: &str, x: u64| if x == 0 { Err(Error::usage(format!("--{name} must be at least 1"))) } else { Ok(()) };
+        positive("epochs", self.epochs)?;
+        positive("batch", self.batch as u64)?;
+        positive("limit", self.limit.unwrap_or(1) as u64)?;
+        let within = |name: &str, x: f64, range: std::ops::Range<f64>| {
+            if range.contains(&x) {
+                Ok(())
+            } else {
+                Err(Error::usage(format!("--{name} must be at least {} and below {}, not {x}", range.start, range.end)))
+            }
+        };
+        within("lr", self.lr, 0.0..1e6)?;
+        within("momentum", self.momentum, 0.0..1.0)?;
+        within("weight-decay", self.weight_decay, 0.0..1e6)?;
+        within("label-smoothing", self.label_smoothing, 0.0..1.0)?;
+        within("val-split", self.val_split, 0.0..1.0)?;
+        self.rule()?;
+        self.schedule()?;
+        Ok(())
+    }
+
+    /// The optimiser's update rule.
+    pub fn rule(&self) -> Result<Rule> {
+        Rule::by_name(&self.optimizer, self.momentum, self.nesterov, self.weight_decay)
+    }
+
+    /// The schedule of the learning rate.
+    pub fn schedule(&self) -> Result<Schedule> {
+        self.schedule.parse()
+    }
+}
