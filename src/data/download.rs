@@ -151,11 +151,11 @@ fn size_of(path: &Path) -> u64 {
 }
 
 fn agent() -> Agent {
-    // No limit on the whole transfer, for lines may be slow; but silence must end.
-    let silence = Some(Duration::from_secs(30));
+    // No limit on the whole transfer, for lines may be slow; but silence must end, and sooner where nobody opens.
+    let (silence, door) = (Some(Duration::from_secs(30)), Some(Duration::from_secs(10)));
     Agent::config_builder()
-        .timeout_resolve(silence)
-        .timeout_connect(silence)
+        .timeout_resolve(door)
+        .timeout_connect(door)
         .timeout_recv_response(silence)
         .timeout_per_read(silence)
         .http_status_as_error(false)

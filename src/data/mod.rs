@@ -4,7 +4,7 @@
 //!
 //! * [`dataset`]: a data set in memory, its checks, its statistics, the orders to read it in
 //! * [`idx`], [`source`], [`download`]: MNIST's format, the sets known by name, and how their files travel
-//! * [`synthetic`]: digits drawn by the program, for machines without data or network
+//! * [`mod@synthetic`]: digits drawn by the program, for machines without data or network
 //! * [`picture`]: a PNG or JPEG of a digit, made to look like MNIST
 //!
 //! Read next: `dataset.rs`.

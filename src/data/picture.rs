@@ -33,7 +33,7 @@ struct Grey {
 /// Reads a PNG or JPEG of one digit as `[channels][height][width]` bytes, white ink on black, placed like MNIST's.
 ///
 /// Dark ink on light paper is inverted, what is transparent counts as white paper, and grey is repeated for every channel. A picture
-/// that has the right size and white ink on black already is passed through as it is.
+/// that has the right size and white ink on black already is passed through as it is. Panics when height or width is zero.
 pub fn read_digit(path: &Path, height: usize, width: usize, channels: usize) -> Result<Vec<u8>> {
     let name = path.display();
     let picture = decode(path)?;
