@@ -7,10 +7,11 @@
 pub mod batchnorm;
 pub mod case;
 pub mod relu;
+pub mod softmax;
 
 pub use case::Case;
 
 /// Every case of every op.
 pub fn cases() -> Vec<Case> {
-    [relu::cases(), batchnorm::cases()].concat()
+    [relu::cases(), batchnorm::cases(), softmax::cases()].concat()
 }
