@@ -6,6 +6,7 @@
 
 pub mod batchnorm;
 pub mod case;
+pub mod cross_entropy;
 pub mod relu;
 pub mod softmax;
 
@@ -13,5 +14,5 @@ pub use case::Case;
 
 /// Every case of every op.
 pub fn cases() -> Vec<Case> {
-    [relu::cases(), batchnorm::cases(), softmax::cases()].concat()
+    [relu::cases(), batchnorm::cases(), softmax::cases(), cross_entropy::cases()].concat()
 }

@@ -90,6 +90,12 @@ pub(super) fn maximum<T: Element>(x: &[[T; L]]) -> Lane<T::Acc> {
     x.iter().fold(Lane::splat(T::Acc::NEG_INFINITY), |max, x| max.zip(Lane::load(x), |a, b| if b > a { b } else { a }))
 }
 
+/// The first n lanes, zeros in the others.
+#[inline(always)]
+pub(super) fn first<A: Real>(x: Lane<A>, n: usize) -> Lane<A> {
+    Lane(std::array::from_fn(|i| if i < n { x.0[i] } else { A::ZERO }))
+}
+
 /// exp(x - max) of each image.
 #[inline(always)]
 pub(super) fn exp_below<T: Element>(x: &[T; L], max: Lane<T::Acc>) -> Lane<T::Acc> {
