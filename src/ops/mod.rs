@@ -8,10 +8,12 @@ pub mod add;
 pub mod batchnorm;
 pub mod case;
 pub mod conv2d;
+pub mod cross_entropy;
 pub mod flatten;
 pub mod linear;
 pub mod maxpool2d;
 pub mod relu;
+pub mod softmax;
 mod window;
 
 pub use case::Case;
@@ -28,6 +30,8 @@ pub fn cases() -> Vec<Case> {
         conv2d::cases(),
         maxpool2d::cases(),
         batchnorm::cases(),
+        softmax::cases(),
+        cross_entropy::cases(),
     ]
     .concat()
 }
