@@ -5,6 +5,7 @@
 //! before it.
 
 pub mod autograd;
+pub mod cli;
 pub mod data;
 pub mod device;
 pub mod error;

@@ -1,3 +1,7 @@
-//! The `cugrad` program: hands the command line to `cli`.
+//! The `cugrad` program: everything is in `cli`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cugrad::cli::main()
+}

@@ -1,0 +1,105 @@
+//! The command line: one file a command.
+//!
+//! Results go to stdout, progress and remarks to stderr; an error is one message that says what was wrong and one line that says
+//! what to do, and the exit code tells its kind (0 ok, 1 failed, 2 usage, 3 device, 4 data, 5 check failed, 130 interrupted).
+//! Read next: `train.rs`.
+
+mod check;
+mod eval;
+mod predict;
+mod progress;
+mod summary;
+mod train;
+
+use crate::data;
+use crate::error::{Error, Result};
+use clap::{Args, Parser, Subcommand};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Trains small networks on images and shows how backprop works.
+#[derive(Debug, Parser)]
+#[command(name = "cugrad", version, about, arg_required_else_help = true, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a network; keeps checkpoints and metrics in a run directory
+    Train(train::Train),
+    /// Judge a checkpoint on the test images: accuracy, report by class, confusion matrix
+    Eval(eval::Eval),
+    /// Say which digit a picture (PNG or JPEG) shows
+    Predict(predict::Predict),
+    /// Check every op's gradient against finite differences
+    Check(check::Check),
+    /// Print a network's layers, shapes, parameters, FLOPs and bytes
+    Summary(summary::Summary),
+}
+
+/// Which data, and where they lie.
+#[derive(Debug, Clone, Args)]
+struct DataArgs {
+    /// Where data sets lie and are downloaded to (looks in DIR, DIR/<name> and torchvision's DIR/<NAME>/raw)
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    data_dir: PathBuf,
+    /// Never use the network
+    #[arg(long)]
+    offline: bool,
+    /// A folder's address to download from, tried before the known ones
+    #[arg(long, value_name = "URL")]
+    mirror: Option<String>,
+}
+
+impl DataArgs {
+    /// Loads a data set by name, keeping at most `limit` images of each part.
+    ///
+    /// Gives the name of what was really loaded: `auto` becomes `mnist` or `synthetic`.
+    fn load(&self, name: &str, seed: u64, limit: Option<usize>) -> Result<(String, data::Splits)> {
+        let options = data::Options { dir: self.data_dir.clone(), offline: self.offline, mirror: self.mirror.clone(), seed };
+        let source: data::Source = name.parse()?;
+        let mut splits = data::load(source, &options, &mut |line| eprintln!("{line}"))?;
+        if let Some(limit) = limit {
+            splits.train.limit(limit);
+            splits.test.limit(limit);
+        }
+        let name = match source {
+            data::Source::Auto if splits.train.name.starts_with("MNIST") => "mnist",
+            data::Source::Auto => "synthetic",
+            _ => name,
+        };
+        Ok((name.into(), splits))
+    }
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Train(command) => command.run(),
+        Command::Eval(command) => command.run(),
+        Command::Predict(command) => command.run(),
+        Command::Check(command) => command.run(),
+        Command::Summary(command) => command.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            if let Some(hint) = &e.hint {
+                eprintln!("  help: {hint}");
+            }
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+/// Prints a line of results. A reader that has gone away (`| head`) ends the program quietly.
+fn print(line: impl std::fmt::Display) -> Result<()> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        done => done.map_err(|e| Error::run(format!("cannot write to the standard output: {e}"))),
+    }
+}

@@ -1,0 +1,67 @@
+//! `cugrad predict`.
+//!
+//! Read next: `check.rs`.
+
+use super::print;
+use crate::data::{Dataset, Loader, read_digit};
+use crate::error::Result;
+use crate::ops::softmax::Softmax;
+use crate::tensor::DType;
+use crate::train::{Checkpoint, Trained};
+use clap::Args;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Say which digit a picture shows.
+#[derive(Debug, Args)]
+#[command(after_help = "Pictures may have any size, colour and polarity: they are brought to MNIST's form first.\n\nExample:\n  cugrad predict --checkpoint runs/20260101-120000-lenet/best.safetensors seven.png photo.jpg")]
+pub struct Predict {
+    /// A checkpoint, such as a run's best.safetensors
+    #[arg(long)]
+    checkpoint: PathBuf,
+    /// PNG or JPEG files
+    #[arg(required = true)]
+    images: Vec<PathBuf>,
+    /// Where to compute: auto, cpu or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Print one JSON object a picture
+    #[arg(long)]
+    json: bool,
+}
+
+impl Predict {
+    /// Runs the command.
+    pub fn run(self) -> Result<()> {
+        crate::device::Device::open(&self.device)?;
+        let saved = Checkpoint::load(&self.checkpoint)?;
+        let Trained { mut model, classes, normalization, .. } = Trained::load(&self.checkpoint, &saved)?;
+        // The network repeats a grey picture for its channels if it was trained on grey ones.
+        let (channels, [_, height, width]) = (normalization.mean.len(), model.input);
+        let mut data = Dataset { name: "pictures".into(), images: Vec::new(), labels: Vec::new(), channels, height, width, classes };
+        for path in &self.images {
+            data.images.extend(read_digit(path, height, width, channels)?);
+            data.labels.push(0);
+        }
+        let loader = Loader::new(&data, &normalization, model.input, DType::F32)?;
+        for (i, path) in self.images.iter().enumerate() {
+            let (x, _) = loader.batch(&[i as u32]);
+            let logits = model.logits(x)?;
+            let mut tape = crate::autograd::Tape::inference();
+            let logits = tape.input(logits);
+            let p = tape.apply(Softmax { log: false }, &[logits])?;
+            let p = tape.value(p).values();
+            let mut order: Vec<usize> = (0..p.len()).collect();
+            order.sort_by(|&a, &b| p[b].total_cmp(&p[a]));
+            let name = |c: usize| data.classes[c].as_str();
+            if self.json {
+                let all: serde_json::Map<_, _> = (0..p.len()).map(|c| (name(c).to_string(), p[c].into())).collect();
+                print(json!({"image": path, "class": name(order[0]), "probability": p[order[0]], "probabilities": all}))?;
+            } else {
+                let next = format!("next {} {:.1}%, {} {:.1}%", name(order[1]), 100.0 * p[order[1]], name(order[2]), 100.0 * p[order[2]]);
+                print(format_args!("{}: {}  {:.2}%  ({next})", path.display(), name(order[0]), 100.0 * p[order[0]]))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,66 @@
+//! What a training run shows: a bar on a terminal, a line an epoch, or JSON.
+//!
+//! Read next: `train.rs`.
+
+use super::print;
+use crate::train::trainer::{Epoch, Observer, Progress};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+/// Follows a run on the terminal.
+pub struct Terminal {
+    bar: ProgressBar,
+    epochs: u64,
+    batch: u64,
+    json: bool,
+}
+
+impl Terminal {
+    /// For a run of so many epochs and images a step; `json` prints events to stdout instead of lines.
+    pub fn new(epochs: u64, batch: u64, json: bool) -> Self {
+        Self { bar: ProgressBar::hidden(), epochs, batch, json }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Observer for Terminal {
+    fn begin(&mut self, steps_per_epoch: u64, progress: &Progress) {
+        // indicatif hides the bar where stderr is not a terminal.
+        let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} steps  {msg}  {eta} left");
+        self.bar = ProgressBar::new(steps_per_epoch * self.epochs);
+        self.bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        self.bar.set_position(progress.step);
+        self.bar.reset_eta();
+    }
+
+    fn step(&mut self, progress: &Progress, lr: f64) {
+        // Formatting at every step of a small network would cost more than it shows.
+        if progress.step.is_multiple_of(16) {
+            let rate = self.bar.per_sec() * self.batch as f64;
+            self.bar.set_prefix(format!("epoch {}/{}", progress.epoch + 1, self.epochs));
+            let (loss, acc) = (progress.sums.loss(), 100.0 * progress.sums.accuracy());
+            self.bar.set_message(format!("loss {loss:.4}  acc {acc:.2}%  lr {lr:.2e}  {rate:.0} img/s"));
+            self.bar.set_position(progress.step);
+        }
+    }
+
+    fn epoch(&mut self, e: &Epoch) {
+        let line = if self.json {
+            let val = e.val.map(|v| json!({"loss": v.loss(), "acc": v.accuracy()}));
+            json!({"event": "epoch", "epoch": e.epoch, "loss": e.train.loss(), "acc": e.train.accuracy(), "val": val, "lr": e.lr,
+                "img_per_s": e.img_per_s, "best": e.best})
+            .to_string()
+        } else {
+            let val = e.val.map_or(String::new(), |v| format!("   val loss {:.4}  acc {:.2}%", v.loss(), 100.0 * v.accuracy()));
+            let (loss, acc, best) = (e.train.loss(), 100.0 * e.train.accuracy(), if e.best { "  best" } else { "" });
+            let (epoch, epochs, rate) = (e.epoch, self.epochs, e.img_per_s);
+            format!("epoch {epoch:>3}/{epochs}  loss {loss:.4}  acc {acc:.2}%{val}   {rate:.0} img/s{best}")
+        };
+        // Nobody is left to read it if this fails; the run goes on for its checkpoints.
+        self.bar.suspend(|| print(line).ok());
+    }
+}

@@ -1,0 +1,205 @@
+//! `cugrad train`.
+//!
+//! Flags override `--config`, which overrides the defaults in `train/config.rs`. Read next: `eval.rs`.
+
+use super::progress::Terminal;
+use super::{DataArgs, print};
+use crate::data::Loader;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::tensor::DType;
+use crate::train::step::evaluate;
+use crate::train::trainer::EVAL_BATCH;
+use crate::train::{Checkpoint, Config, Record, RunDir, Trainer};
+use clap::Args;
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Train a network.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cugrad train\n  cugrad train --model resnet8 --epochs 3 --data mnist --data-dir ~/data\n  cugrad train --optimizer sgd --lr 0.05 --momentum 0.9 --schedule onecycle\n  cugrad train --resume runs/20260101-120000-lenet/last.safetensors")]
+pub struct Train {
+    /// Network: lenet, resnet8, ... (cugrad summary lists them), or resnet:2,2,2 [default: lenet]
+    #[arg(long)]
+    model: Option<String>,
+    /// Data set: auto, mnist, fashion, kmnist or synthetic [default: auto]
+    #[arg(long)]
+    data: Option<String>,
+    #[command(flatten)]
+    data_args: DataArgs,
+    /// Where to compute: auto, cpu or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Passes over the training images [default: 5]
+    #[arg(long)]
+    epochs: Option<u64>,
+    /// Images per step [default: 64]
+    #[arg(long)]
+    batch: Option<usize>,
+    /// sgd, adam, adamw or rmsprop [default: adam]
+    #[arg(long)]
+    optimizer: Option<String>,
+    /// Learning rate [default: 0.002]
+    #[arg(long)]
+    lr: Option<f64>,
+    /// Momentum of sgd and rmsprop [default: 0.9 for sgd, 0 for rmsprop]
+    #[arg(long)]
+    momentum: Option<f64>,
+    /// Nesterov momentum
+    #[arg(long)]
+    nesterov: bool,
+    /// Weight decay [default: 0]
+    #[arg(long)]
+    weight_decay: Option<f64>,
+    /// constant, step:10:0.1, multistep:20,30:0.1, cosine, onecycle or plateau [default: cosine]
+    #[arg(long)]
+    schedule: Option<String>,
+    /// Share of each target spread over all classes [default: 0]
+    #[arg(long)]
+    label_smoothing: Option<f64>,
+    /// Seed of everything random [default: 0]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Use only the first N training and test images
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Share of the training images set aside to choose the best checkpoint by [default: 0.05]
+    #[arg(long)]
+    val_split: Option<f64>,
+    /// Run directory [default: runs/<time>-<model>, or that of --resume]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on from a run's last.safetensors, bit for bit as if it had never stopped
+    #[arg(long, value_name = "CHECKPOINT")]
+    resume: Option<PathBuf>,
+    /// Read choices from a TOML file; flags override it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print events as lines of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Train {
+    /// Runs the command.
+    pub fn run(self) -> Result<()> {
+        let (_, remark) = Device::open(&self.device)?;
+        remark.into_iter().for_each(|line| eprintln!("{line}"));
+        let saved = match &self.resume {
+            Some(path) => Some((path.clone(), Checkpoint::load(path)?)),
+            None => None,
+        };
+        let mut config = self.choose(saved.as_ref())?;
+        config.check()?;
+        let (data, splits) = self.data_args.load(&config.data, config.seed, config.limit)?;
+        config.data = data;
+
+        let mut trainer = Trainer::new(config.clone(), &splits)?;
+        if let Some((path, saved)) = &saved {
+            trainer.resume(saved, path)?;
+        }
+        let beside = saved.as_ref().and_then(|(path, _)| path.parent()).map(PathBuf::from);
+        let mut dir = RunDir::create(self.out.clone().or(beside), &config.model)?;
+        match saved {
+            Some(_) => dir.truncate_after(trainer.progress.step)?,
+            None if dir.has_records()? => {
+                return Err(Error::usage(format!("{} holds a run already", dir.path().display()))
+                    .hint("choose another --out, or go on with --resume"));
+            }
+            None => {}
+        }
+        dir.write_config(&config)?;
+
+        let Config { model, data, epochs, batch, optimizer, lr, schedule, seed, .. } = &config;
+        eprintln!(
+            "training {model} ({} parameters) on {data} ({} images), {epochs} epochs of batch {batch}, {optimizer} lr {lr} {schedule}, seed {seed}",
+            trainer.model.params.count(),
+            splits.train.len(),
+        );
+        eprintln!("run directory: {}", dir.path().display());
+
+        let mut terminal = Terminal::new(*epochs, *batch as u64, self.json);
+        let first = trainer.progress.clone();
+        let result = trainer.run(&mut dir, &mut terminal, &on_interrupt()?);
+        terminal.finish();
+        result?;
+
+        let loader = Loader::new(&splits.test, &splits.normalization, trainer.model.input, DType::F32)?;
+        let numbers: Vec<u32> = (0..splits.test.len() as u32).collect();
+        let test = evaluate(&mut trainer.model, &loader, &numbers, EVAL_BATCH, |_, _| Ok(()))?;
+        let progress = &trainer.progress;
+        let seconds = progress.seconds;
+        let steps = progress.step - first.step;
+        let rate = if steps == 0 { 0.0 } else { (steps * *batch as u64) as f64 / (seconds - first.seconds) };
+        let (loss, acc) = (test.loss(), test.accuracy());
+        dir.append(&Record { step: progress.step, epoch: progress.epoch, split: "test", loss, acc, lr: 0.0, time_s: seconds, img_per_s: rate })?;
+        if self.json {
+            print(json!({"event": "done", "model": model, "data": data, "epochs": epochs, "test_acc": acc, "test_loss": loss,
+                "train_img_per_s": rate, "seconds": seconds, "seed": seed, "checkpoint": dir.last()}))
+        } else {
+            print(format_args!("test accuracy {:.2}%  loss {loss:.4}  ({} of {} wrong)", 100.0 * acc, wrong(&test), test.samples()))?;
+            print(format_args!("checkpoint: {}", dir.last().display()))
+        }
+    }
+
+    /// The run's choices: from the checkpoint to resume, else from the file, else the defaults; then the flags.
+    fn choose(&self, saved: Option<&(PathBuf, Checkpoint)>) -> Result<Config> {
+        let mut config = match (saved, &self.config) {
+            (Some(_), Some(_)) => return Err(Error::usage("--resume and --config cannot go together: a checkpoint knows its configuration")),
+            (Some((path, saved)), None) => {
+                let text = saved.meta.get("config").ok_or_else(|| {
+                    Error::run(format!("{}: not a checkpoint of cugrad: it has no configuration", path.display()))
+                })?;
+                serde_json::from_str(text).map_err(|e| Error::run(format!("{}: its configuration cannot be read: {e}", path.display())))?
+            }
+            (None, Some(path)) => Config::read(path)?,
+            (None, None) => Config::default(),
+        };
+        let before = config.clone();
+        fn set<T: Clone>(to: &mut T, flag: &Option<T>) {
+            if let Some(value) = flag {
+                *to = value.clone();
+            }
+        }
+        set(&mut config.model, &self.model);
+        set(&mut config.data, &self.data);
+        set(&mut config.epochs, &self.epochs);
+        set(&mut config.batch, &self.batch);
+        set(&mut config.optimizer, &self.optimizer);
+        set(&mut config.lr, &self.lr);
+        set(&mut config.momentum, &self.momentum.or((self.optimizer.as_deref() == Some("rmsprop")).then_some(0.0)));
+        set(&mut config.weight_decay, &self.weight_decay);
+        set(&mut config.schedule, &self.schedule);
+        set(&mut config.label_smoothing, &self.label_smoothing);
+        set(&mut config.seed, &self.seed);
+        set(&mut config.limit, &self.limit.map(Some));
+        set(&mut config.val_split, &self.val_split);
+        config.nesterov |= self.nesterov;
+        // Another number of epochs is the one change that a resumed run can bear.
+        if saved.is_some() && (Config { epochs: before.epochs, ..config.clone() }) != before {
+            return Err(Error::usage("a resumed run keeps its choices; only --epochs can change")
+                .hint("leave out the other flags, or start a new run"));
+        }
+        Ok(config)
+    }
+}
+
+/// The number of misses.
+fn wrong(sums: &crate::train::Running) -> u64 {
+    sums.samples() - (sums.accuracy() * sums.samples() as f64).round() as u64
+}
+
+/// A flag that the first Ctrl-C (or SIGTERM) sets; a second one ends the program at once.
+fn on_interrupt() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let seen = stop.clone();
+    ctrlc::set_handler(move || {
+        if seen.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    })
+    .map_err(|e| Error::run(format!("cannot listen for Ctrl-C: {e}")))?;
+    Ok(stop)
+}
