@@ -9,7 +9,9 @@ pub mod case;
 pub mod conv2d;
 pub mod flatten;
 pub mod linear;
+pub mod maxpool2d;
 pub mod relu;
+mod window;
 
 pub use case::Case;
 
@@ -17,7 +19,7 @@ use crate::tensor::{Real, Stored, Tensor};
 
 /// Every case of every op.
 pub fn cases() -> Vec<Case> {
-    [relu::cases(), linear::cases(), conv2d::cases(), add::cases(), flatten::cases()].concat()
+    [relu::cases(), linear::cases(), conv2d::cases(), add::cases(), flatten::cases(), maxpool2d::cases()].concat()
 }
 
 /// Writes sums to a parameter's gradient, or adds them to what is there.
