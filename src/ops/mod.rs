@@ -5,6 +5,7 @@
 //! then `conv2d.rs`.
 
 pub mod add;
+pub mod avgpool2d;
 pub mod case;
 pub mod conv2d;
 pub mod flatten;
@@ -19,7 +20,7 @@ use crate::tensor::{Real, Stored, Tensor};
 
 /// Every case of every op.
 pub fn cases() -> Vec<Case> {
-    [relu::cases(), linear::cases(), conv2d::cases(), add::cases(), flatten::cases(), maxpool2d::cases()].concat()
+    [relu::cases(), linear::cases(), conv2d::cases(), add::cases(), flatten::cases(), maxpool2d::cases(), avgpool2d::cases()].concat()
 }
 
 /// Writes sums to a parameter's gradient, or adds them to what is there.
