@@ -8,6 +8,7 @@ pub mod add;
 pub mod avgpool2d;
 pub mod case;
 pub mod conv2d;
+pub mod dropout;
 pub mod flatten;
 pub mod linear;
 pub mod maxpool2d;
@@ -20,7 +21,17 @@ use crate::tensor::{Real, Stored, Tensor};
 
 /// Every case of every op.
 pub fn cases() -> Vec<Case> {
-    [relu::cases(), linear::cases(), conv2d::cases(), add::cases(), flatten::cases(), maxpool2d::cases(), avgpool2d::cases()].concat()
+    [
+        relu::cases(),
+        linear::cases(),
+        conv2d::cases(),
+        add::cases(),
+        flatten::cases(),
+        maxpool2d::cases(),
+        avgpool2d::cases(),
+        dropout::cases(),
+    ]
+    .concat()
 }
 
 /// Writes sums to a parameter's gradient, or adds them to what is there.
