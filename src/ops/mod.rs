@@ -5,10 +5,12 @@
 //! then `conv2d.rs`.
 
 pub mod add;
+pub mod avgpool2d;
 pub mod batchnorm;
 pub mod case;
 pub mod conv2d;
 pub mod cross_entropy;
+pub mod dropout;
 pub mod flatten;
 pub mod linear;
 pub mod maxpool2d;
@@ -29,7 +31,9 @@ pub fn cases() -> Vec<Case> {
         linear::cases(),
         conv2d::cases(),
         maxpool2d::cases(),
+        avgpool2d::cases(),
         batchnorm::cases(),
+        dropout::cases(),
         softmax::cases(),
         cross_entropy::cases(),
     ]

@@ -20,12 +20,24 @@ impl Philox {
     /// Four independent words for a counter.
     #[inline]
     pub fn words(&self, counter: [u32; 4]) -> [u32; 4] {
-        let [mut c0, mut c1, mut c2, mut c3] = counter;
+        self.lanes(counter.map(|c| [c])).map(|[word]| word)
+    }
+
+    /// [`Philox::words`] of N counters side by side: `[i][l]` is word i of counter l, and word i of its result.
+    #[inline(always)]
+    pub fn lanes<const N: usize>(&self, counters: [[u32; N]; 4]) -> [[u32; N]; 4] {
+        let [mut c0, mut c1, mut c2, mut c3] = counters;
         let [mut k0, mut k1] = self.key;
         for _ in 0..10 {
-            let a = u64::from(c0) * 0xD251_1F53;
-            let b = u64::from(c2) * 0xCD9E_8D57;
-            (c0, c1, c2, c3) = ((b >> 32) as u32 ^ c1 ^ k0, b as u32, (a >> 32) as u32 ^ c3 ^ k1, a as u32);
+            let (a_high, a_low) = wide::<N>(c0, 0xD251_1F53);
+            let (b_high, b_low) = wide::<N>(c2, 0xCD9E_8D57);
+            for l in 0..N {
+                c0[l] = b_high[l] ^ c1[l] ^ k0;
+            }
+            for l in 0..N {
+                c2[l] = a_high[l] ^ c3[l] ^ k1;
+            }
+            (c1, c3) = (b_low, a_low);
             k0 = k0.wrapping_add(0x9E37_79B9);
             k1 = k1.wrapping_add(0xBB67_AE85);
         }
@@ -51,6 +63,19 @@ impl Philox {
         let radius = (-2.0 * ((f64::from(a) + 1.0) / 4_294_967_296.0).ln()).sqrt();
         radius * (std::f64::consts::TAU * f64::from(b) / 4_294_967_296.0).cos()
     }
+}
+
+/// The upper and the lower words of N products; one loop for each, which is what becomes vector code.
+#[inline(always)]
+fn wide<const N: usize>(c: [u32; N], factor: u32) -> ([u32; N], [u32; N]) {
+    let (mut high, mut low) = ([0; N], [0; N]);
+    for l in 0..N {
+        high[l] = ((u64::from(c[l]) * u64::from(factor)) >> 32) as u32;
+    }
+    for l in 0..N {
+        low[l] = c[l].wrapping_mul(factor);
+    }
+    (high, low)
 }
 
 /// A word as a number in [0, 1), in steps of 2^-24 so that every value is an exact f32.
