@@ -41,11 +41,7 @@ use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
 use crate::error::Result;
 use crate::simd;
-<<<<<<< HEAD
-use crate::tensor::{DType, Element, L, Lane, Layout, Real, Spec, Tensor};
-=======
 use crate::tensor::{DType, Element, L, Lane, Real, Spec, Tensor};
->>>>>>> pool
 use rayon::prelude::*;
 use std::hint::select_unpredictable;
 use std::ops::Range;
@@ -206,10 +202,7 @@ mod tests {
     use super::*;
     use crate::autograd::{Gradients, Tape};
     use crate::ops::add::Add;
-<<<<<<< HEAD
-=======
     use crate::tensor::Layout;
->>>>>>> pool
 
     const NAN: f64 = f64::NAN;
     const LOW: f64 = f64::NEG_INFINITY;
