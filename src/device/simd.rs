@@ -53,7 +53,9 @@ fn detect() -> Level {
 
 /// Compiles a function for every [`Level`] and calls the one for this CPU.
 ///
-/// The function has one type parameter. What its body calls must be `#[inline(always)]`, or it is compiled for the baseline.
+/// The function has one type parameter. What its body calls must be `#[inline(always)]`, or it is compiled for the baseline. The
+/// body may ask the constant `FUSED` whether a fused multiply-add is one instruction; where it is a call into the C library,
+/// unrolled loops would only make the program large.
 #[macro_export]
 macro_rules! simd {
     ($(#[$attr:meta])* $vis:vis fn $name:ident<$t:ident: $bound:path>($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
@@ -62,18 +64,18 @@ macro_rules! simd {
         $vis fn $name<$t: $bound>($($arg: $type),*) $(-> $ret)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
-            fn body<$t: $bound>($($arg: $type),*) $(-> $ret)? $body
+            fn body<$t: $bound, const FUSED: bool>($($arg: $type),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")]
                 #[allow(clippy::too_many_arguments)]
                 fn avx512<$t: $bound>($($arg: $type),*) $(-> $ret)? {
-                    body::<$t>($($arg),*)
+                    body::<$t, true>($($arg),*)
                 }
                 #[target_feature(enable = "avx2,fma,f16c")]
                 #[allow(clippy::too_many_arguments)]
                 fn avx2<$t: $bound>($($arg: $type),*) $(-> $ret)? {
-                    body::<$t>($($arg),*)
+                    body::<$t, true>($($arg),*)
                 }
                 match $crate::device::simd::level() {
                     // SAFETY: `level` gives Avx512 only on a CPU that has these instructions.
@@ -83,7 +85,7 @@ macro_rules! simd {
                     $crate::device::simd::Level::Portable => {}
                 }
             }
-            body::<$t>($($arg),*)
+            body::<$t, { cfg!(any(target_arch = "aarch64", target_feature = "fma")) }>($($arg),*)
         }
     };
 }

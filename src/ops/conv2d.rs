@@ -180,6 +180,11 @@ simd! {
     fn correlate<A: Real>(x: &[[A; L]], w: &[[A; CHANNELS]], b: &[[A; CHANNELS]], out: &mut [[A; L]], d: &Grid, add: bool) {
         let mut runs = Vec::with_capacity(d.planes * d.kh * d.kw);
         for j in 0..d.rows {
+            if !FUSED {
+                runs_of_row(d, j, 1, &mut runs);
+                (0..d.cols).for_each(|i| pixels_of_row::<A, 1, 1, 1>(x, w, b, out, d, j, i, add, &runs));
+                continue;
+            }
             match d.kw {
                 1 => row::<A, 1>(x, w, b, out, d, j, add, &mut runs),
                 2 => row::<A, 2>(x, w, b, out, d, j, add, &mut runs),
@@ -194,7 +199,7 @@ simd! {
 /// `K` neighbouring taps: where their pixels begin in x (for column 0), and where their weights begin in a block of w.
 type Run = (u32, u32);
 
-/// Row j of the output; the windows' rows that lie inside the picture are cut into runs of `K` taps (a divisor of d.kw).
+/// Row j of the output, summed in runs of `K` taps (a divisor of d.kw).
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn row<A: Real, const K: usize>(
@@ -207,17 +212,7 @@ fn row<A: Real, const K: usize>(
     add: bool,
     runs: &mut Vec<Run>,
 ) {
-    let row0 = (j * d.sy) as isize + d.top;
-    runs.clear();
-    for c in 0..d.planes {
-        for kh in 0..d.kh {
-            let row = row0 + kh as isize;
-            if (0..d.height as isize).contains(&row) {
-                let (row, tap) = ((c * d.height + row as usize) * d.width + d.left, (c * d.kh + kh) * d.kw);
-                runs.extend((0..d.kw).step_by(K).map(|kw| ((row + kw) as u32, (tap + kw) as u32)));
-            }
-        }
-    }
+    runs_of_row(d, j, K, runs);
     let mut i = 0;
     while i < d.cols {
         let pixels = at_once(d.cols - i);
@@ -233,6 +228,21 @@ fn row<A: Real, const K: usize>(
             }
         }
         i += pixels;
+    }
+}
+
+/// Cuts the windows' rows of output row j that lie inside the picture into runs of `k` taps.
+fn runs_of_row(d: &Grid, j: usize, k: usize, runs: &mut Vec<Run>) {
+    let row0 = (j * d.sy) as isize + d.top;
+    runs.clear();
+    for c in 0..d.planes {
+        for kh in 0..d.kh {
+            let row = row0 + kh as isize;
+            if (0..d.height as isize).contains(&row) {
+                let (row, tap) = ((c * d.height + row as usize) * d.width + d.left, (c * d.kh + kh) * d.kw);
+                runs.extend((0..d.kw).step_by(k).map(|kw| ((row + kw) as u32, (tap + kw) as u32)));
+            }
+        }
     }
 }
 
@@ -518,12 +528,12 @@ simd! {
         }
         let mut o = 0;
         while o < d.o {
-            let channels = CHANNELS.min(d.o - o);
+            let channels = if FUSED { CHANNELS.min(d.o - o) } else { 1 };
             for c in 0..d.c {
                 for kh in 0..d.kh {
                     let mut kw = 0;
                     while kw < d.kw {
-                        let taps = at_once(d.kw - kw);
+                        let taps = if FUSED { at_once(d.kw - kw) } else { 1 };
                         match (channels, taps) {
                             (2, 3) => taps_of_row::<A, 2, 3>(x, dy, dw, d, o, c, kh, kw),
                             (2, 2) => taps_of_row::<A, 2, 2>(x, dy, dw, d, o, c, kh, kw),

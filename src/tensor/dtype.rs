@@ -188,7 +188,11 @@ impl Element for bf16 {
     }
     #[inline(always)]
     fn down(a: f32) -> bf16 {
-        bf16::from_f32(a)
+        // Half of the last kept bit is added, or a little less where that bit is 0, and the rest cut off: nearest, ties to even.
+        let bits = a.to_bits();
+        let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16;
+        let nan = bits >> 16 | 0x40;
+        bf16::from_bits(if bits & 0x7FFF_FFFF > 0x7F80_0000 { nan } else { rounded } as u16)
     }
     #[inline(always)]
     fn as_acc<const N: usize>(_: &[[bf16; N]]) -> Option<&[[f32; N]]> {
@@ -204,11 +208,24 @@ impl Element for f16 {
     type Acc = f32;
     #[inline(always)]
     fn up(self) -> f32 {
-        self.to_f32()
+        // Exponent and fraction moved to their places in an f32 are 2^112 too small, for subnormal numbers too.
+        let bits = u32::from(self.to_bits());
+        let (sign, magnitude) = ((bits & 0x8000) << 16, (bits & 0x7FFF) << 13);
+        let finite = (f32::from_bits(magnitude) * f32::from_bits(0x7780_0000)).to_bits();
+        let special = magnitude | 0x7F80_0000;
+        f32::from_bits(sign | if bits & 0x7FFF >= 0x7C00 { special } else { finite })
     }
     #[inline(always)]
     fn down(a: f32) -> f16 {
-        f16::from_f32(a)
+        let bits = a.to_bits();
+        let (sign, bits) = (bits >> 16 & 0x8000, bits & 0x7FFF_FFFF);
+        // As for bf16, with the exponent's bias changed from 127 to 15.
+        let normal = bits.wrapping_add(0xFFF + (bits >> 13 & 1)).wrapping_sub(112 << 23) >> 13;
+        // Below 2^-14 the last place is 2^-24, which is that of 0.5 in f32: adding 0.5 rounds to it.
+        let subnormal = (f32::from_bits(bits) + 0.5).to_bits().wrapping_sub(0x3F00_0000);
+        let finite = if bits < 0x3880_0000 { subnormal } else { normal };
+        let large = if bits > 0x7F80_0000 { 0x7E00 } else { 0x7C00 };
+        f16::from_bits((sign | if bits >= 0x477F_F000 { large } else { finite }) as u16)
     }
     #[inline(always)]
     fn as_acc<const N: usize>(_: &[[f16; N]]) -> Option<&[[f32; N]]> {
@@ -246,4 +263,31 @@ macro_rules! dispatch {
             other => unreachable!("no kernel computes in {other}"),
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_types_widen_exactly() {
+        for bits in 0..=u16::MAX {
+            let (h, b) = (f16::from_bits(bits), bf16::from_bits(bits));
+            assert!(h.up() == h.to_f32() || h.is_nan() && h.up().is_nan(), "{bits:#x}");
+            assert!(b.up() == b.to_f32() || b.is_nan() && b.up().is_nan(), "{bits:#x}");
+        }
+    }
+
+    #[test]
+    fn half_types_round_like_the_half_crate() {
+        // All exponents and signs with fractions around every rounding boundary, and a sweep of everything else.
+        let edges = (0..=u16::MAX).flat_map(|high| [0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF].map(|low| u32::from(high) << 16 | low));
+        let near = (0..=u16::MAX).flat_map(|h| [0xFFF, 0x1000, 0x1001].map(|low| (u32::from(h) << 13).wrapping_add(low)));
+        for bits in edges.chain(near).chain((0..=u32::MAX).step_by(10_007)) {
+            let x = f32::from_bits(bits);
+            let (h, b) = (f16::down(x), bf16::down(x));
+            assert!(h.to_bits() == f16::from_f32(x).to_bits() || x.is_nan() && h.is_nan(), "{x:e}: {h:?}");
+            assert!(b.to_bits() == bf16::from_f32(x).to_bits() || x.is_nan() && b.is_nan(), "{x:e}: {b:?}");
+        }
+    }
 }
