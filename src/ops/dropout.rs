@@ -194,6 +194,7 @@ pub fn cases() -> Vec<Case> {
 mod tests {
     use super::*;
     use crate::autograd::{Gradients, Tape};
+    use crate::ops::add::Add;
     use crate::tensor::DType;
     use crate::tensor::rng::unit;
 
@@ -261,6 +262,18 @@ mod tests {
         {
             assert_ne!(m, drawn(other, [4, 40], DType::F32), "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_second_contribution_is_added() {
+        let ones = Tensor::from_values(Spec::lanes([2, 20], DType::F64), &[1.0f64; 40]);
+        let mut tape = Tape::new();
+        let x = tape.leaf(ones.clone());
+        let (a, b) = (tape.apply(OP, &[x]).unwrap(), tape.apply(OP, &[x]).unwrap());
+        let y = tape.apply(Add, &[a, b]).unwrap();
+        tape.backward_from(y, ones, &mut Gradients::default()).unwrap();
+        let twice: Vec<f64> = drawn(OP, [2, 20], DType::F64).iter().map(|m| 2.0 * m).collect();
+        assert_eq!(tape.gradient(x).unwrap().values(), twice);
     }
 
     #[test]
