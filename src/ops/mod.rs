@@ -7,6 +7,7 @@
 pub mod batchnorm;
 pub mod case;
 pub mod cross_entropy;
+pub mod kl_div;
 pub mod relu;
 pub mod softmax;
 
@@ -14,5 +15,5 @@ pub use case::Case;
 
 /// Every case of every op.
 pub fn cases() -> Vec<Case> {
-    [relu::cases(), batchnorm::cases(), softmax::cases(), cross_entropy::cases()].concat()
+    [relu::cases(), batchnorm::cases(), softmax::cases(), cross_entropy::cases(), kl_div::cases()].concat()
 }
