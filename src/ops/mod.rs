@@ -12,6 +12,7 @@ pub mod conv2d;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod flatten;
+pub mod kl_div;
 pub mod linear;
 pub mod maxpool2d;
 pub mod relu;
@@ -36,6 +37,7 @@ pub fn cases() -> Vec<Case> {
         dropout::cases(),
         softmax::cases(),
         cross_entropy::cases(),
+        kl_div::cases(),
     ]
     .concat()
 }
