@@ -2,6 +2,8 @@
 //!
 //! `tests/golden/README.md` says what the files hold and `tests/golden/record.py` which stream of the formula is what.
 
+#![allow(clippy::unwrap_used)]
+
 use serde_json::Value;
 
 /// Element `i` of stream `p`, in [-1, 1).
@@ -9,7 +11,7 @@ pub fn frac(p: u64, i: u64) -> f64 {
     const MASK: u64 = 0xFFFF_FFFF;
     let mut h = i.wrapping_mul(2_654_435_761).wrapping_add((p + 1) * 40503 + 12345) & MASK;
     h ^= h >> 15;
-    h = h * 2_246_822_519 & MASK;
+    h = (h * 2_246_822_519) & MASK;
     h ^= h >> 13;
     h as f64 / 4_294_967_296.0 * 2.0 - 1.0
 }

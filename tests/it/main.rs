@@ -1,3 +1,5 @@
 //! The integration tests, in one binary so that they link once. Each file is one property of the whole.
 
+mod golden;
 mod gradients;
+mod optim;

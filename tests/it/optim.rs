@@ -1,5 +1,7 @@
 //! Optimisers and schedules: PyTorch's figures, step by step, and what a resumed run needs.
 
+#![allow(clippy::unwrap_used)]
+
 use crate::golden;
 use cugrad::autograd::Tape;
 use cugrad::nn::{Builder, Init, Params};
