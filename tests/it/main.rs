@@ -1,4 +1,6 @@
 //! The integration tests, in one binary so that they link once. Each file is one property of the whole.
 
+mod golden;
 mod gradients;
 mod lanes;
+mod optim;
