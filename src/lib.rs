@@ -1,8 +1,8 @@
 //! cugrad: a tensor and autograd engine, small enough to read.
 //!
 //! The modules in the order in which they build on each other, which is a good order to read them in: [`device`] (memory and
-//! SIMD), [`tensor`], [`autograd`], [`ops`], then [`nn`], [`optim`], `models`, [`data`], `train` and `cli`. A module uses only
-//! those before it.
+//! SIMD), [`tensor`], [`autograd`], [`ops`], then `nn`, `optim`, `models`, [`data`], `train` and `cli`. A module uses only those
+//! before it.
 
 pub mod autograd;
 pub mod cli;

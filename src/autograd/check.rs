@@ -71,8 +71,8 @@ pub fn check(op: &Arc<dyn Op>, inputs: &[Tensor], wanted: &[bool], seed: u64) ->
             let analytic = analytic[index];
             let error = (analytic - numeric).abs() / analytic.abs().max(numeric.abs()).max(1.0);
             worst.elements += 1;
-            // Written so that a NaN wins and stays.
-            if !(error <= worst.error) && !worst.error.is_nan() {
+            // A NaN wins, and stays.
+            if (error > worst.error || error.is_nan()) && !worst.error.is_nan() {
                 worst = Worst { error, input, index, analytic, numeric, elements: worst.elements };
             }
         }

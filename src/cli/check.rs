@@ -41,13 +41,12 @@ impl Check {
         if cases.is_empty() {
             let mut names: Vec<&str> = all.iter().map(|c| c.op.name()).collect();
             names.dedup();
-            return Err(Error::usage(format!("there is no op '{}'", self.op.unwrap_or_default())).hint(format!("ops: {}", names.join(", "))));
+            return Err(
+                Error::usage(format!("there is no op '{}'", self.op.unwrap_or_default())).hint(format!("ops: {}", names.join(", ")))
+            );
         }
         if !self.json {
-            print(format_args!(
-                "{:<14} {:<40} {:>8} {:>10} {:>10}  verdict",
-                "op", "case", "elements", "gradient", "f32 parity"
-            ))?;
+            print(format_args!("{:<14} {:<40} {:>8} {:>10} {:>10}  verdict", "op", "case", "elements", "gradient", "f32 parity"))?;
         }
         let results: Vec<_> = cases
             .par_iter()
@@ -75,7 +74,10 @@ impl Check {
             }
         }
         if failed > 0 {
-            return Err(Error::check(format!("{failed} of {} cases failed (gradient bound {TOLERANCE:e}, parity bound {PARITY:e})", cases.len())));
+            return Err(Error::check(format!(
+                "{failed} of {} cases failed (gradient bound {TOLERANCE:e}, parity bound {PARITY:e})",
+                cases.len()
+            )));
         }
         if !self.json {
             print(format_args!("{} cases, all gradients agree within {TOLERANCE:e}", cases.len()))?;

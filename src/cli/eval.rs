@@ -16,7 +16,9 @@ use std::path::PathBuf;
 
 /// Judge a checkpoint on the test images.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  cugrad eval runs/20260101-120000-lenet/best.safetensors\n  cugrad eval last.safetensors --data fashion --json")]
+#[command(
+    after_help = "Examples:\n  cugrad eval runs/20260101-120000-lenet/best.safetensors\n  cugrad eval last.safetensors --data fashion --json"
+)]
 pub struct Eval {
     /// A checkpoint, such as a run's best.safetensors
     checkpoint: PathBuf,

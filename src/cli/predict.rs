@@ -14,7 +14,9 @@ use std::path::PathBuf;
 
 /// Say which digit a picture shows.
 #[derive(Debug, Args)]
-#[command(after_help = "Pictures may have any size, colour and polarity: they are brought to MNIST's form first.\n\nExample:\n  cugrad predict --checkpoint runs/20260101-120000-lenet/best.safetensors seven.png photo.jpg")]
+#[command(
+    after_help = "Pictures may have any size, colour and polarity: they are brought to MNIST's form first.\n\nExample:\n  cugrad predict --checkpoint runs/20260101-120000-lenet/best.safetensors seven.png photo.jpg"
+)]
 pub struct Predict {
     /// A checkpoint, such as a run's best.safetensors
     #[arg(long)]

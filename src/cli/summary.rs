@@ -83,11 +83,19 @@ impl Summary {
             let shape = l["shape"].to_string();
             print(format_args!(
                 "{:<22} {:<16} {shape:<18} {:>11} {:>14} {:>13}",
-                text("layer"), text("op"), number("parameters"), number("flops"), number("bytes")
+                text("layer"),
+                text("op"),
+                number("parameters"),
+                number("flops"),
+                number("bytes")
             ))?;
         }
         print(format_args!("\nparameters {} ({} bytes)", thousands(parameters as u64), thousands(4 * parameters as u64)))?;
-        print(format_args!("forward {} FLOP, outputs {} bytes (lanes are filled up to 16 images)", thousands(flops), thousands(bytes as u64)))
+        print(format_args!(
+            "forward {} FLOP, outputs {} bytes (lanes are filled up to 16 images)",
+            thousands(flops),
+            thousands(bytes as u64)
+        ))
     }
 }
 

@@ -19,7 +19,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Train a network.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  cugrad train\n  cugrad train --model resnet8 --epochs 3 --data mnist --data-dir ~/data\n  cugrad train --optimizer sgd --lr 0.05 --momentum 0.9 --schedule onecycle\n  cugrad train --resume runs/20260101-120000-lenet/last.safetensors")]
+#[command(
+    after_help = "Examples:\n  cugrad train\n  cugrad train --model resnet8 --epochs 3 --data mnist --data-dir ~/data\n  cugrad train --optimizer sgd --lr 0.05 --momentum 0.9 --schedule onecycle\n  cugrad train --resume runs/20260101-120000-lenet/last.safetensors"
+)]
 pub struct Train {
     /// Network: lenet, resnet8, ... (cugrad summary lists them), or resnet:2,2,2 [default: lenet]
     #[arg(long)]
@@ -44,7 +46,7 @@ pub struct Train {
     /// Learning rate [default: 0.002]
     #[arg(long)]
     lr: Option<f64>,
-    /// Momentum of sgd and rmsprop [default: 0.9 for sgd, 0 for rmsprop]
+    /// Momentum of sgd and rmsprop [default: 0]
     #[arg(long)]
     momentum: Option<f64>,
     /// Nesterov momentum
@@ -122,7 +124,8 @@ impl Train {
 
         let mut terminal = Terminal::new(*epochs, *batch as u64, self.json);
         let first = trainer.progress.clone();
-        let result = trainer.run(&mut dir, &mut terminal, &on_interrupt()?);
+        let stop = on_interrupt()?;
+        let result = trainer.run(&mut dir, &mut terminal, &stop);
         terminal.finish();
         result?;
 
@@ -134,7 +137,16 @@ impl Train {
         let steps = progress.step - first.step;
         let rate = if steps == 0 { 0.0 } else { (steps * *batch as u64) as f64 / (seconds - first.seconds) };
         let (loss, acc) = (test.loss(), test.accuracy());
-        dir.append(&Record { step: progress.step, epoch: progress.epoch, split: "test", loss, acc, lr: 0.0, time_s: seconds, img_per_s: rate })?;
+        dir.append(&Record {
+            step: progress.step,
+            epoch: progress.epoch,
+            split: "test",
+            loss,
+            acc,
+            lr: 0.0,
+            time_s: seconds,
+            img_per_s: rate,
+        })?;
         if self.json {
             print(json!({"event": "done", "model": model, "data": data, "epochs": epochs, "test_acc": acc, "test_loss": loss,
                 "train_img_per_s": rate, "seconds": seconds, "seed": seed, "checkpoint": dir.last()}))
@@ -147,11 +159,14 @@ impl Train {
     /// The run's choices: from the checkpoint to resume, else from the file, else the defaults; then the flags.
     fn choose(&self, saved: Option<&(PathBuf, Checkpoint)>) -> Result<Config> {
         let mut config = match (saved, &self.config) {
-            (Some(_), Some(_)) => return Err(Error::usage("--resume and --config cannot go together: a checkpoint knows its configuration")),
+            (Some(_), Some(_)) => {
+                return Err(Error::usage("--resume and --config cannot go together: a checkpoint knows its configuration"));
+            }
             (Some((path, saved)), None) => {
-                let text = saved.meta.get("config").ok_or_else(|| {
-                    Error::run(format!("{}: not a checkpoint of cugrad: it has no configuration", path.display()))
-                })?;
+                let text = saved
+                    .meta
+                    .get("config")
+                    .ok_or_else(|| Error::run(format!("{}: not a checkpoint of cugrad: it has no configuration", path.display())))?;
                 serde_json::from_str(text).map_err(|e| Error::run(format!("{}: its configuration cannot be read: {e}", path.display())))?
             }
             (None, Some(path)) => Config::read(path)?,
@@ -169,7 +184,7 @@ impl Train {
         set(&mut config.batch, &self.batch);
         set(&mut config.optimizer, &self.optimizer);
         set(&mut config.lr, &self.lr);
-        set(&mut config.momentum, &self.momentum.or((self.optimizer.as_deref() == Some("rmsprop")).then_some(0.0)));
+        set(&mut config.momentum, &self.momentum.map(Some));
         set(&mut config.weight_decay, &self.weight_decay);
         set(&mut config.schedule, &self.schedule);
         set(&mut config.label_smoothing, &self.label_smoothing);

@@ -4,8 +4,8 @@
 //! channels x height x width after the line. Read next: `resnet.rs`.
 
 use super::Options;
-use crate::nn::layers::{BatchNorm, Conv2d, Dropout, Flatten, Linear, MaxPool2d, Relu, Sequential};
 use crate::nn::Builder;
+use crate::nn::layers::{BatchNorm, Conv2d, Dropout, Flatten, Linear, MaxPool2d, Relu, Sequential};
 
 /// LeNet with three linear layers; `slope` 0 for ReLU, 0.01 for leaky ReLU.
 pub fn lenet(b: &mut Builder, o: &Options, slope: f64) -> Sequential {

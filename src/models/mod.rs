@@ -40,12 +40,7 @@ pub const ALL: &[Known] = &[
 
 const GREY: [usize; 3] = [1, 28, 28];
 
-const fn known(
-    name: &'static str,
-    about: &'static str,
-    input: [usize; 3],
-    build: fn(&mut Builder, &Options) -> Sequential,
-) -> Known {
+const fn known(name: &'static str, about: &'static str, input: [usize; 3], build: fn(&mut Builder, &Options) -> Sequential) -> Known {
     Known { name, about, input, build }
 }
 
@@ -119,14 +114,18 @@ impl Model {
 
 fn unknown(name: &str) -> Error {
     let names: Vec<&str> = ALL.iter().map(|k| k.name).collect();
-    Error::usage(format!("unknown model '{name}'")).hint(format!("use one of {}, or resnet:1,1,1 with your numbers of blocks", names.join(", ")))
+    Error::usage(format!("unknown model '{name}'"))
+        .hint(format!("use one of {}, or resnet:1,1,1 with your numbers of blocks", names.join(", ")))
 }
 
 fn stages(name: &str, blocks: &str) -> Result<Vec<usize>> {
     let parsed: std::result::Result<Vec<usize>, _> = blocks.split(',').map(str::trim).map(str::parse).collect();
     match parsed {
         Ok(blocks) if (1..=4).contains(&blocks.len()) && blocks.iter().all(|b| (1..=100).contains(b)) => Ok(blocks),
-        _ => Err(Error::usage(format!("cannot read the blocks of '{name}'")).hint("write one to four numbers from 1 to 100, as in resnet:2,2,2")),
+        _ => {
+            Err(Error::usage(format!("cannot read the blocks of '{name}'"))
+                .hint("write one to four numbers from 1 to 100, as in resnet:2,2,2"))
+        }
     }
 }
 

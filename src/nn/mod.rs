@@ -7,7 +7,7 @@
 pub mod layers;
 pub mod params;
 
-pub use layers::Module;
+pub use layers::{Module, Sequential};
 pub use params::{BufferId, Builder, Init, ParamId, Params};
 
 use crate::autograd::{Op, Tape, Var};

@@ -180,7 +180,8 @@ simd! {
     fn correlate<A: Real>(x: &[[A; L]], w: &[[A; CHANNELS]], b: &[[A; CHANNELS]], out: &mut [[A; L]], d: &Grid, add: bool) {
         let mut runs = Vec::with_capacity(d.planes * d.kh * d.kw);
         for j in 0..d.rows {
-            if !FUSED {
+            // f64 is for checks: it need not be fast, and a tile of it would not fit the registers.
+            if const { !FUSED || size_of::<A>() > 4 } {
                 runs_of_row(d, j, 1, &mut runs);
                 (0..d.cols).for_each(|i| pixels_of_row::<A, 1, 1, 1>(x, w, b, out, d, j, i, add, &runs));
                 continue;
@@ -219,8 +220,8 @@ fn row<A: Real, const K: usize>(
         match (pixels, d.sx) {
             (3, 1) => pixels_of_row::<A, K, 3, 1>(x, w, b, out, d, j, i, add, runs),
             (2, 1) => pixels_of_row::<A, K, 2, 1>(x, w, b, out, d, j, i, add, runs),
-            (3, 2) => pixels_of_row::<A, K, 3, 2>(x, w, b, out, d, j, i, add, runs),
-            (2, 2) => pixels_of_row::<A, K, 2, 2>(x, w, b, out, d, j, i, add, runs),
+            (3, 2) if const { K == 3 } => pixels_of_row::<A, K, 3, 2>(x, w, b, out, d, j, i, add, runs),
+            (2, 2) if const { K == 3 } => pixels_of_row::<A, K, 2, 2>(x, w, b, out, d, j, i, add, runs),
             _ => {
                 for i in i..i + pixels {
                     pixels_of_row::<A, K, 1, 1>(x, w, b, out, d, j, i, add, runs);

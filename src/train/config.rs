@@ -4,7 +4,7 @@
 //! can be repeated and resumed. Flags of the command line override the file (`cli/train.rs`). Read next: `trainer.rs`.
 
 use crate::error::{Error, Result};
-use crate::optim::{Rule, Schedule};
+use crate::optim::{Options, Rule, Schedule};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -25,7 +25,8 @@ pub struct Config {
     /// Learning rate: the schedule's start, or its maximum for one-cycle.
     pub lr: f64,
     /// Momentum of SGD and RMSprop.
-    pub momentum: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub momentum: Option<f64>,
     /// Nesterov's form of SGD's momentum.
     pub nesterov: bool,
     /// Weight decay: in the gradient for SGD, Adam and RMSprop, decoupled for AdamW.
@@ -52,7 +53,7 @@ impl Default for Config {
             batch: 64,
             optimizer: "adam".into(),
             lr: 2e-3,
-            momentum: 0.9,
+            momentum: None,
             nesterov: false,
             weight_decay: 0.0,
             schedule: "cosine".into(),
@@ -67,8 +68,8 @@ impl Default for Config {
 impl Config {
     /// Reads a TOML file; unknown keys and wrong types are errors that name them.
     pub fn read(path: &Path) -> Result<Config> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Error::usage(format!("cannot read the configuration {}: {e}", path.display())))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|e| Error::usage(format!("cannot read the configuration {}: {e}", path.display())))?;
         toml::from_str(&text).map_err(|e| {
             Error::usage(format!("{}: {}", path.display(), e.to_string().trim_end())).hint("keys are those of a run's config.toml")
         })
@@ -88,7 +89,6 @@ impl Config {
             }
         };
         within("lr", self.lr, 0.0..1e6)?;
-        within("momentum", self.momentum, 0.0..1.0)?;
         within("weight-decay", self.weight_decay, 0.0..1e6)?;
         within("label-smoothing", self.label_smoothing, 0.0..1.0)?;
         within("val-split", self.val_split, 0.0..1.0)?;
@@ -99,7 +99,13 @@ impl Config {
 
     /// The optimiser's update rule.
     pub fn rule(&self) -> Result<Rule> {
-        Rule::by_name(&self.optimizer, self.momentum, self.nesterov, self.weight_decay)
+        let options = Options {
+            momentum: self.momentum,
+            nesterov: self.nesterov.then_some(true),
+            weight_decay: Some(self.weight_decay),
+            ..Options::default()
+        };
+        Rule::by_name(&self.optimizer, &options)
     }
 
     /// The schedule of the learning rate.

@@ -7,14 +7,14 @@
 
 use std::fmt::{self, Display};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
 /// Loss and hits summed over samples.
 ///
 /// A mean of batch means is wrong as soon as the last batch is smaller than the others; sums are right for any cut.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Running {
     loss: f64,
     hits: u64,

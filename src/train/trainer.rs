@@ -12,7 +12,7 @@ use super::step::{Setting, evaluate, train_step};
 use crate::data::{Loader, Normalization, Splits, permutation, validation_split};
 use crate::error::{Error, Kind, Result};
 use crate::models::{Model, Options};
-use crate::optim::{Optimizer, Scheduler};
+use crate::optim::{Mode, Optimizer, Schedule, Scheduler};
 use crate::tensor::{DType, Spec, Tensor};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 
 /// Images per batch of evaluation.
 pub const EVAL_BATCH: usize = 256;
+
+/// How many steps each parameter has taken, in a checkpoint.
+const STEPS: &str = "optimizer.step";
 
 /// A long epoch is also saved on the way.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
@@ -112,17 +115,20 @@ impl<'a> Trainer<'a> {
         };
         let broken = |e: serde_json::Error| Error::run(format!("{}: its training state is damaged: {e}", path.display()));
         let progress = serde_json::from_str(meta("trainer")?).map_err(broken)?;
-        let scheduler = serde_json::from_str(meta("scheduler")?).map_err(broken)?;
+        let watch = serde_json::from_str(meta("scheduler")?).map_err(broken)?;
         load_model(&mut self.model, saved)?;
-        let moments: Vec<(String, Vec<usize>)> =
+        let mut moments: Vec<(String, Vec<usize>)> =
             self.optimizer.state().into_iter().map(|(name, t)| (name, t.shape().to_vec())).collect();
+        moments.push((STEPS.into(), vec![self.model.params.len()]));
         checkpoint::compare(&moments, saved, |name| name.starts_with("optimizer."))?;
         for (name, tensor) in self.optimizer.state_mut() {
             restore(tensor, &saved.tensors[&name].1);
         }
+        for (steps, &saved) in self.optimizer.steps_mut().zip(saved.i64(STEPS)?) {
+            *steps = saved as u64;
+        }
         self.progress = progress;
-        self.scheduler.restore(scheduler);
-        self.optimizer.t = self.progress.step;
+        self.scheduler.watch = watch;
         Ok(())
     }
 
@@ -132,8 +138,10 @@ impl<'a> Trainer<'a> {
         for (name, tensor) in self.optimizer.state() {
             saved.tensors.insert(name, keep(tensor));
         }
+        let steps: Vec<i64> = self.optimizer.steps().map(|s| s as i64).collect();
+        saved.tensors.insert(STEPS.into(), (vec![steps.len()], Array::I64(steps)));
         saved.meta.insert("trainer".into(), json(&self.progress)?);
-        saved.meta.insert("scheduler".into(), json(self.scheduler.state())?);
+        saved.meta.insert("scheduler".into(), json(&self.scheduler.watch)?);
         Ok(saved)
     }
 
@@ -155,6 +163,9 @@ impl<'a> Trainer<'a> {
                 lr = self.scheduler.lr(self.progress.step);
                 let Config { seed, label_smoothing, .. } = self.config;
                 let setting = Setting { lr, label_smoothing, seed, step: self.progress.step };
+                if let Some(momentum) = self.scheduler.momentum(self.progress.step) {
+                    self.optimizer.set_momentum(momentum);
+                }
                 let outcome = train_step(&mut self.model, &mut self.optimizer, x, labels, &setting)?;
                 let progress = &mut self.progress;
                 progress.sums.merge(&outcome);
@@ -190,7 +201,11 @@ impl<'a> Trainer<'a> {
         if let (true, Some(val)) = (best, val) {
             progress.best = Some((val.accuracy(), progress.epoch));
         }
-        self.scheduler.epoch_end(val.map_or(train.loss(), |val| val.loss()));
+        let judged = val.unwrap_or(train);
+        self.scheduler.epoch_end(match self.scheduler.schedule() {
+            Schedule::Plateau { mode: Mode::Max, .. } => judged.accuracy(),
+            _ => judged.loss(),
+        });
         let saved = self.checkpoint()?;
         saved.save(&dir.last())?;
         if best {
@@ -210,7 +225,8 @@ impl<'a> Trainer<'a> {
     fn interrupt(&self, dir: &RunDir) -> Result<()> {
         self.checkpoint()?.save(&dir.last())?;
         let Progress { epoch, step_in_epoch, .. } = self.progress;
-        let message = format!("interrupted in epoch {} after step {step_in_epoch}; everything is saved in {}", epoch + 1, dir.last().display());
+        let message =
+            format!("interrupted in epoch {} after step {step_in_epoch}; everything is saved in {}", epoch + 1, dir.last().display());
         Err(Error::new(Kind::Interrupted, message).hint(format!("go on with: cugrad train --resume {}", dir.last().display())))
     }
 }
@@ -288,9 +304,10 @@ impl Trained {
     /// Builds the network that a checkpoint describes.
     pub fn load(path: &Path, saved: &Checkpoint) -> Result<Trained> {
         fn read<T: serde::de::DeserializeOwned>(path: &Path, saved: &Checkpoint, key: &str) -> Result<T> {
-            let text = saved.meta.get(key).ok_or_else(|| {
-                Error::run(format!("{}: was not written by cugrad: it has no '{key}' in its metadata", path.display()))
-            })?;
+            let text = saved
+                .meta
+                .get(key)
+                .ok_or_else(|| Error::run(format!("{}: was not written by cugrad: it has no '{key}' in its metadata", path.display())))?;
             serde_json::from_str(text).map_err(|e| Error::run(format!("{}: its '{key}' cannot be read: {e}", path.display())))
         }
         let config: Config = read(path, saved, "config")?;
