@@ -140,14 +140,21 @@ pub fn predictions(logits: &Tensor) -> Vec<u32> {
     logits.values().chunks(logits.shape()[1]).map(|x| largest(x) as u32).collect()
 }
 
-/// For how many images the largest logit stands at the label.
-pub fn hits(logits: &Tensor, labels: &[i32]) -> usize {
+/// For how many images the largest logit stands at the label; with soft targets, at the largest probability.
+///
+/// logits `[N, C]` in lanes; target labels i32 `[N]` or probabilities `[N, C]` in lanes.
+pub fn hits(logits: &Tensor, target: &Tensor) -> usize {
+    let labels = match target.dtype() {
+        DType::I32 => target.data().to_vec(),
+        _ => predictions(target).iter().map(|&label| label as i32).collect(),
+    };
     assert_eq!(logits.shape()[0], labels.len(), "each image has one label");
-    predictions(logits).iter().zip(labels).filter(|&(&class, &label)| i64::from(class) == i64::from(label)).count()
+    predictions(logits).iter().zip(&labels).filter(|&(&class, &label)| i64::from(class) == i64::from(label)).count()
 }
 
-/// The sum over images of -logp at the label, in f64; logits `[N, C]` in lanes.
-pub fn losses(logits: &Tensor, labels: &[i32]) -> Result<f64> {
+/// The sum over images of -logp at the label, all in f64; logits `[N, C]` in lanes, labels i32 `[N]`.
+pub fn losses(logits: &Tensor, labels: &Tensor) -> Result<f64> {
+    let labels = labels.data::<i32>();
     assert_eq!(logits.shape()[0], labels.len(), "each image has one label");
     let c = logits.shape()[1];
     check(labels, c)?;
@@ -341,7 +348,7 @@ mod tests {
         assert_eq!(loss(Reduction::Mean, 0.0, labels(&[2, 3])).unwrap_err().message, want);
         assert!(loss(Reduction::Mean, 0.0, labels(&[-1])).is_err());
         assert!(loss(Reduction::Mean, 1.5, labels(&[0])).is_err());
-        assert!(losses(&logits(1), &[3]).is_err());
+        assert!(losses(&logits(1), &labels(&[3])).is_err());
     }
 
     #[test]
@@ -359,7 +366,8 @@ mod tests {
     fn evaluation() {
         let x = Tensor::from_values(Spec::lanes([4, 3], DType::F32), &[1.0, 2.0, 2.0, 3.0, 0.0, 3.0, 0.0, f64::NAN, 1.0, 0.0, -1.0, 5.0]);
         assert_eq!(predictions(&x), [1, 0, 1, 2]);
-        assert_eq!(hits(&x, &[1, 2, 1, 2]), 3);
-        assert_relative_eq!(losses(&logits(2), &[1, 0]).unwrap(), 4f64.ln() + 8f64.ln(), epsilon = 1e-12);
+        assert_eq!(hits(&x, &labels(&[1, 2, 1, 2])), 3);
+        assert_eq!(hits(&x, &x), 4);
+        assert_relative_eq!(losses(&logits(2), &labels(&[1, 0])).unwrap(), 4f64.ln() + 8f64.ln(), epsilon = 1e-12);
     }
 }
