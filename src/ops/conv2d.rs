@@ -140,10 +140,8 @@ impl Op for Conv2d {
 
 // ---- CPU
 
-/// Output channels that are summed at once. With [`PIXELS`] pixels, 6 lane vectors stay in registers: 12 of AVX2's 16.
-const CHANNELS: usize = 2;
-/// Pixels of a row that are summed at once.
-const PIXELS: usize = 3;
+/// Output channels that are summed at once: 4 lane vectors are 8 of AVX2's 16 registers, enough to keep both multipliers busy.
+const CHANNELS: usize = 4;
 
 /// A convolution as [`correlate`] sees it: which windows to sum, and where the sums go.
 #[derive(Debug, Clone, Copy)]
@@ -180,17 +178,11 @@ simd! {
     fn correlate<A: Real>(x: &[[A; L]], w: &[[A; CHANNELS]], b: &[[A; CHANNELS]], out: &mut [[A; L]], d: &Grid, add: bool) {
         let mut runs = Vec::with_capacity(d.planes * d.kh * d.kw);
         for j in 0..d.rows {
-            // f64 is for checks: it need not be fast, and a tile of it would not fit the registers.
-            if const { !FUSED || size_of::<A>() > 4 } {
-                runs_of_row(d, j, 1, &mut runs);
-                (0..d.cols).for_each(|i| pixels_of_row::<A, 1, 1, 1>(x, w, b, out, d, j, i, add, &runs));
-                continue;
-            }
+            // Unrolling over a run pays where a multiply-add is an instruction, and in f32; f64 is for checks.
             match d.kw {
-                1 => row::<A, 1>(x, w, b, out, d, j, add, &mut runs),
-                2 => row::<A, 2>(x, w, b, out, d, j, add, &mut runs),
-                3 => row::<A, 3>(x, w, b, out, d, j, add, &mut runs),
-                5 => row::<A, 5>(x, w, b, out, d, j, add, &mut runs),
+                2 if const { FUSED && size_of::<A>() == 4 } => row::<A, 2>(x, w, b, out, d, j, add, &mut runs),
+                3 if const { FUSED && size_of::<A>() == 4 } => row::<A, 3>(x, w, b, out, d, j, add, &mut runs),
+                5 if const { FUSED && size_of::<A>() == 4 } => row::<A, 5>(x, w, b, out, d, j, add, &mut runs),
                 _ => row::<A, 1>(x, w, b, out, d, j, add, &mut runs),
             }
         }
@@ -214,21 +206,29 @@ fn row<A: Real, const K: usize>(
     runs: &mut Vec<Run>,
 ) {
     runs_of_row(d, j, K, runs);
-    let mut i = 0;
-    while i < d.cols {
-        let pixels = at_once(d.cols - i);
-        match (pixels, d.sx) {
-            (3, 1) => pixels_of_row::<A, K, 3, 1>(x, w, b, out, d, j, i, add, runs),
-            (2, 1) => pixels_of_row::<A, K, 2, 1>(x, w, b, out, d, j, i, add, runs),
-            (3, 2) if const { K == 3 } => pixels_of_row::<A, K, 3, 2>(x, w, b, out, d, j, i, add, runs),
-            (2, 2) if const { K == 3 } => pixels_of_row::<A, K, 2, 2>(x, w, b, out, d, j, i, add, runs),
-            _ => {
-                for i in i..i + pixels {
-                    pixels_of_row::<A, K, 1, 1>(x, w, b, out, d, j, i, add, runs);
+    let per_block = d.planes * d.kh * d.kw;
+    for i in 0..d.cols {
+        let x = &x[i * d.sx..];
+        let to = (d.out_row + j * d.out_sy) * d.out_width + d.out_col + i * d.out_sx;
+        for (block, bias) in b.iter().enumerate() {
+            let w = &w[block * per_block..][..per_block];
+            let mut acc = [Lane::zero(); CHANNELS];
+            for o in 0..CHANNELS {
+                acc[o] = Lane::splat(bias[o]);
+            }
+            for &(pixel, tap) in runs.iter() {
+                let x = &x[pixel as usize..][..K];
+                let w = &w[tap as usize..][..K];
+                for k in 0..K {
+                    for o in 0..CHANNELS {
+                        acc[o] = Lane(x[k]).fma(w[k][o], acc[o]);
+                    }
                 }
             }
+            for o in 0..CHANNELS.min(d.out_planes - block * CHANNELS) {
+                acc[o].put(&mut out[(block * CHANNELS + o) * d.out_plane + to], add);
+            }
         }
-        i += pixels;
     }
 }
 
@@ -242,54 +242,6 @@ fn runs_of_row(d: &Grid, j: usize, k: usize, runs: &mut Vec<Run>) {
             if (0..d.height as isize).contains(&row) {
                 let (row, tap) = ((c * d.height + row as usize) * d.width + d.left, (c * d.kh + kh) * d.kw);
                 runs.extend((0..d.kw).step_by(k).map(|kw| ((row + kw) as u32, (tap + kw) as u32)));
-            }
-        }
-    }
-}
-
-/// How many of `left` things to do at once: threes, but rather two twos at the end than a three and a one.
-#[inline(always)]
-fn at_once(left: usize) -> usize {
-    if left == 1 || left == 2 || left == 4 { left.min(2) } else { PIXELS }
-}
-
-/// `P` pixels from (j, i) on, of all output channels. `S` is d.sx (any value if P is 1).
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn pixels_of_row<A: Real, const K: usize, const P: usize, const S: usize>(
-    x: &[[A; L]],
-    w: &[[A; CHANNELS]],
-    b: &[[A; CHANNELS]],
-    out: &mut [[A; L]],
-    d: &Grid,
-    j: usize,
-    i: usize,
-    add: bool,
-    runs: &[Run],
-) {
-    let x = &x[i * d.sx..];
-    let per_block = d.planes * d.kh * d.kw;
-    for (block, bias) in b.iter().enumerate() {
-        let w = &w[block * per_block..][..per_block];
-        let mut acc = [[Lane::zero(); P]; CHANNELS];
-        for o in 0..CHANNELS {
-            acc[o] = [Lane::splat(bias[o]); P];
-        }
-        for &(pixel, tap) in runs {
-            let x = &x[pixel as usize..][..(P - 1) * S + K];
-            let w = &w[tap as usize..][..K];
-            for k in 0..K {
-                for o in 0..CHANNELS {
-                    for p in 0..P {
-                        acc[o][p] = Lane(x[p * S + k]).fma(w[k][o], acc[o][p]);
-                    }
-                }
-            }
-        }
-        for o in 0..CHANNELS.min(d.out_planes - block * CHANNELS) {
-            for p in 0..P {
-                let (row, col) = (d.out_row + j * d.out_sy, d.out_col + (i + p) * d.out_sx);
-                acc[o][p].put(&mut out[(block * CHANNELS + o) * d.out_plane + row * d.out_width + col], add);
             }
         }
     }
@@ -529,12 +481,14 @@ simd! {
         }
         let mut o = 0;
         while o < d.o {
-            let channels = if FUSED { CHANNELS.min(d.o - o) } else { 1 };
+            let channels = if FUSED { 2.min(d.o - o) } else { 1 };
             for c in 0..d.c {
                 for kh in 0..d.kh {
                     let mut kw = 0;
                     while kw < d.kw {
-                        let taps = if FUSED { at_once(d.kw - kw) } else { 1 };
+                        // Threes, but rather two twos at the end than a three and a one.
+                        let left = d.kw - kw;
+                        let taps = if !FUSED { 1 } else if left == 2 || left == 4 { 2 } else { left.min(3) };
                         match (channels, taps) {
                             (2, 3) => taps_of_row::<A, 2, 3>(x, dy, dw, d, o, c, kh, kw),
                             (2, 2) => taps_of_row::<A, 2, 2>(x, dy, dw, d, o, c, kh, kw),

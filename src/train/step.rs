@@ -39,7 +39,7 @@ pub fn train_step(model: &mut Model, optimizer: &mut Optimizer, x: Tensor, label
         return Err(Error::run(format!("the loss became {mean} at step {}", s.step))
             .hint("lower --lr, or look at the data; the checkpoints of finished epochs are intact"));
     }
-    let hits = cross_entropy::hits(tape.value(logits), tape.value(target).data());
+    let hits = cross_entropy::hits(tape.value(logits), tape.value(target));
     model.params.gradients.clear();
     tape.backward(loss, &mut model.params.gradients)?;
     // The tape shares the weights; they can be written once it is gone.
@@ -67,7 +67,7 @@ pub fn evaluate(
         let mut tape = Tape::inference();
         let inputs = [tape.input(logits.clone()), tape.input(labels.clone())];
         let loss = tape.apply(CrossEntropy { reduction: Reduction::Sum, label_smoothing: 0.0 }, &inputs)?;
-        sums.add(tape.value(loss).item(), cross_entropy::hits(&logits, labels.data()) as u64, numbers.len() as u64);
+        sums.add(tape.value(loss).item(), cross_entropy::hits(&logits, &labels) as u64, numbers.len() as u64);
         visit(&labels, &logits)?;
     }
     Ok(sums)
