@@ -53,7 +53,8 @@ fn detect() -> Level {
 
 /// Compiles a function for every [`Level`] and calls the one for this CPU.
 ///
-/// The function has one type parameter. What its body calls must be `#[inline(always)]`, or it is compiled for the baseline. The
+/// AVX-512 is for f32, the type that networks train in: the others would only make the program larger. The function has one type
+/// parameter. What its body calls must be `#[inline(always)]`, or it is compiled for the baseline. The
 /// body may ask the constant `FUSED` whether a fused multiply-add is one instruction; where it is a call into the C library,
 /// unrolled loops would only make the program large.
 #[macro_export]
@@ -79,10 +80,10 @@ macro_rules! simd {
                 }
                 match $crate::device::simd::level() {
                     // SAFETY: `level` gives Avx512 only on a CPU that has these instructions.
-                    $crate::device::simd::Level::Avx512 => return unsafe { avx512::<$t>($($arg),*) },
-                    // SAFETY: likewise for Avx2.
-                    $crate::device::simd::Level::Avx2 => return unsafe { avx2::<$t>($($arg),*) },
+                    $crate::device::simd::Level::Avx512 if const { size_of::<$t>() == 4 } => return unsafe { avx512::<$t>($($arg),*) },
                     $crate::device::simd::Level::Portable => {}
+                    // SAFETY: likewise for Avx2, and a CPU with AVX-512 has AVX2 too.
+                    _ => return unsafe { avx2::<$t>($($arg),*) },
                 }
             }
             body::<$t, { cfg!(any(target_arch = "aarch64", target_feature = "fma")) }>($($arg),*)
