@@ -20,16 +20,28 @@ use std::process::ExitCode;
 
 /// Trains small networks on images and shows how backprop works.
 #[derive(Debug, Parser)]
-#[command(name = "cugrad", version, about, arg_required_else_help = true, max_term_width = 110)]
+#[command(name = "cugrad", version, long_version = BUILD, about, arg_required_else_help = true, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
+/// What `--version` prints: enough to say what a figure was measured with.
+const BUILD: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\nbuilt by ",
+    env!("CUGRAD_RUSTC"),
+    " for ",
+    env!("CUGRAD_TARGET"),
+    " (",
+    env!("CUGRAD_PROFILE"),
+    ")"
+);
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Train a network; keeps checkpoints and metrics in a run directory
-    Train(train::Train),
+    Train(Box<train::Train>),
     /// Judge a checkpoint on the test images: accuracy, report by class, confusion matrix
     Eval(eval::Eval),
     /// Say which digit a picture (PNG or JPEG) shows

@@ -11,7 +11,7 @@ pub mod simd;
 use crate::error::{Error, Result};
 
 /// A place where tensors live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Device {
     /// The host's processor: lane kernels on a rayon pool.
     Cpu,

@@ -121,6 +121,6 @@ impl Input {
             }
         }
         let dtype = if matches!(self.draw, Draw::Labels(_)) { DType::I32 } else { dtype };
-        Tensor::from_values(Spec { shape: self.shape, dtype, layout: self.layout }, &values)
+        Tensor::from_values(Spec { layout: self.layout, ..Spec::rows(self.shape, dtype) }, &values)
     }
 }

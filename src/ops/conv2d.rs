@@ -27,7 +27,7 @@
 //!
 //! which is again a convolution with stride 1, over dy, with the taps in reverse order. With stride 1 there is one class and this
 //! is the well-known "convolution with the flipped kernel". No multiplication with a zero that a stride would insert is done, and
-//! forward and dx are one inner loop, [`correlate`], with different [`Grid`]s.
+//! forward and dx are one inner loop, `correlate`, with different `Grid`s.
 //!
 //! Cost: 2·N·O·OH·OW·C·KH·KW FLOP for each of y, dx and dw. One pass reads x and writes y; the weights stay in cache.
 //!

@@ -8,7 +8,7 @@
 //!
 //! # Backward
 //!
-//! Let s be the loss and dy[n,f] = ∂s/∂y[n,f]. By the chain rule, summing over every y that a variable enters:
+//! Let s be the loss and `dy[n,f] = ∂s/∂y[n,f]`. By the chain rule, summing over every y that a variable enters:
 //!
 //! ```text
 //! dx[n,k] = Σ_f dy[n,f]·w[f,k]               x[n,k] enters y[n,f] for every f, with factor w[f,k]

@@ -1,4 +1,4 @@
-//! Tensors: a shape, a dtype, a layout, and a share of a buffer.
+//! Tensors: a shape, a dtype, a layout, a device, and a share of a buffer.
 //!
 //! A [`Tensor`] is cheap to clone; clones share the buffer, and who wants to write must be its only holder. There are no
 //! gradients here (that is `autograd`), no arithmetic (that is `ops`) and no type parameters: a kernel asks for the numbers as
@@ -15,6 +15,7 @@ pub use lane::{L, Lane};
 pub use rng::Philox;
 pub use shape::{Layout, Shape, Spec, filled, groups};
 
+use crate::device::Device;
 use crate::device::memory::Buffer;
 use std::sync::Arc;
 
@@ -94,7 +95,7 @@ impl Tensor {
         if dtype == self.spec.dtype { self.clone() } else { Self::from_values(Spec { dtype, ..self.spec }, &self.values()) }
     }
 
-    /// Shape, dtype and layout.
+    /// Shape, dtype, layout and device.
     pub fn spec(&self) -> Spec {
         self.spec
     }
@@ -107,6 +108,11 @@ impl Tensor {
     /// The element type.
     pub fn dtype(&self) -> DType {
         self.spec.dtype
+    }
+
+    /// Where the numbers live.
+    pub fn device(&self) -> Device {
+        self.spec.device
     }
 
     /// The stored elements, in the order of memory.

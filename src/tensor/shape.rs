@@ -1,9 +1,10 @@
-//! Shapes, layouts and their combination with a dtype: everything about a tensor but its numbers.
+//! Shapes, layouts and their combination with a dtype and a device: everything about a tensor but its numbers.
 //!
 //! Read next: `tensor/mod.rs`.
 
 use super::dtype::DType;
 use super::lane::L;
+use crate::device::Device;
 
 /// Up to four dimensions, outermost first: `[N, C, H, W]`, `[N, F]`, `[O, I, KH, KW]`, `[]`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -88,17 +89,19 @@ pub struct Spec {
     pub dtype: DType,
     /// The order in memory.
     pub layout: Layout,
+    /// Where the numbers live.
+    pub device: Device,
 }
 
 impl Spec {
-    /// Activations `[N, ...]` in lanes.
+    /// Activations `[N, ...]` in lanes, on the CPU.
     pub fn lanes(shape: impl Into<Shape>, dtype: DType) -> Self {
-        Self { shape: shape.into(), dtype, layout: Layout::Lanes }
+        Self { shape: shape.into(), dtype, layout: Layout::Lanes, device: Device::Cpu }
     }
 
-    /// Plain row-major numbers.
+    /// Plain row-major numbers, on the CPU.
     pub fn rows(shape: impl Into<Shape>, dtype: DType) -> Self {
-        Self { shape: shape.into(), dtype, layout: Layout::Rows }
+        Self { shape: shape.into(), dtype, layout: Layout::Rows, device: Device::Cpu }
     }
 
     /// The same with another shape.
