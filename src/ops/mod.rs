@@ -9,6 +9,7 @@ pub mod avgpool2d;
 pub mod batchnorm;
 pub mod case;
 pub mod conv2d;
+mod correlate;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod flatten;
