@@ -135,9 +135,9 @@ impl Tape {
         self.push(tensor.spec(), Some(tensor), Origin::Leaf, self.recording)
     }
 
-    /// Puts parameter number `i` on the tape; a frozen one (`wanted` false) gets no gradient.
-    pub fn param(&mut self, i: usize, tensor: Tensor, wanted: bool) -> Var {
-        self.push(tensor.spec(), Some(tensor), Origin::Param(i), wanted && self.recording)
+    /// Puts parameter number `i` on the tape; its gradient goes to slot i of the [`Gradients`].
+    pub fn param(&mut self, i: usize, tensor: Tensor) -> Var {
+        self.push(tensor.spec(), Some(tensor), Origin::Param(i), self.recording)
     }
 
     fn push(&mut self, spec: Spec, tensor: Option<Tensor>, origin: Origin, wanted: bool) -> Var {

@@ -2,10 +2,10 @@
 //!
 //! A [`Buffer`] is the only owner of a range of 64-byte blocks. One allocation can be [split](Buffer::split) into several buffers
 //! that lie side by side (that is what a parameter arena is). A dropped allocation goes back to the pool's free list of its size
-//! class, so a training step that asks for the same sizes again allocates nothing and touches no new page.
+//! class and stays there, so a training step that asks for the same sizes again allocates nothing and touches no new page.
 //! Not here: shapes and dtypes. Read next: `tensor/mod.rs`.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::collections::HashMap;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -95,14 +95,6 @@ fn class(blocks: usize) -> usize {
     blocks.div_ceil(step) * step
 }
 
-fn layout(blocks: usize) -> Layout {
-    // A size that overflows cannot be allocated either; `Layout` refuses it and so do we, as Vec does.
-    match Layout::from_size_align(blocks.saturating_mul(BLOCK), BLOCK) {
-        Ok(layout) => layout,
-        Err(_) => panic!("a buffer of {blocks} blocks is larger than the address space"),
-    }
-}
-
 impl Pool {
     fn take(&mut self, blocks: usize) -> NonNull<u8> {
         self.in_use += blocks * BLOCK;
@@ -111,20 +103,12 @@ impl Pool {
             return start;
         }
         self.allocations += 1;
-        let layout = layout(blocks);
+        // A size that overflows cannot be allocated either; `Layout` refuses it and so do we, as Vec does.
+        let Ok(layout) = Layout::from_size_align(blocks.saturating_mul(BLOCK), BLOCK) else {
+            panic!("a buffer of {blocks} blocks is larger than the address space")
+        };
         // SAFETY: the layout's size is not zero (a class is at least one block).
         NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
-    }
-}
-
-/// Gives the memory at rest back to the system.
-pub fn trim() {
-    let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-    for (blocks, list) in pool.free.drain() {
-        for Free(start) in list {
-            // SAFETY: it was allocated in `take` with this very layout, and nobody else holds it.
-            unsafe { dealloc(start.as_ptr(), layout(blocks)) }
-        }
     }
 }
 

@@ -32,8 +32,7 @@ pub struct Forward<'a> {
 impl Forward<'_> {
     /// Puts a parameter on the tape.
     pub fn param(&mut self, id: ParamId) -> Var {
-        let (value, wanted) = (self.params.value(id).clone(), !self.params.is_frozen(id));
-        self.tape.param(id.0, value, wanted)
+        self.tape.param(id.0, self.params.value(id).clone())
     }
 
     /// Runs an op for a layer.

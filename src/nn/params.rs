@@ -103,7 +103,6 @@ impl Builder {
         }
         Params {
             gradients: Gradients::new(Tensor::arena(&specs)),
-            frozen: vec![false; values.len()],
             names: self.params.into_iter().map(|p| p.name).collect(),
             values,
             buffer_names: self.buffers.into_iter().map(|b| b.name).collect(),
@@ -129,7 +128,6 @@ fn fill(t: &mut Tensor, init: Init, rng: &Philox, stream: u64) {
 pub struct Params {
     names: Vec<String>,
     values: Vec<Tensor>,
-    frozen: Vec<bool>,
     buffer_names: Vec<String>,
     buffers: Vec<Tensor>,
     /// The gradients of the last backward, in the order of the parameters.
@@ -167,15 +165,10 @@ impl Params {
         &self.values
     }
 
-    /// What an optimiser needs: every parameter that is not frozen and has a gradient, as (number, value, gradient).
+    /// What an optimiser needs: every parameter that has a gradient, as (number, value, gradient).
     pub fn updates(&mut self) -> impl Iterator<Item = (usize, &mut Tensor, &Tensor)> {
-        let Self { values, gradients, frozen, .. } = self;
-        values.iter_mut().enumerate().filter(|(i, _)| !frozen[*i]).filter_map(|(i, value)| Some((i, value, gradients.get(i)?)))
-    }
-
-    /// Does the parameter keep its value in training?
-    pub fn is_frozen(&self, id: ParamId) -> bool {
-        self.frozen[id.0]
+        let Self { values, gradients, .. } = self;
+        values.iter_mut().enumerate().filter_map(|(i, value)| Some((i, value, gradients.get(i)?)))
     }
 
     /// A buffer's value.

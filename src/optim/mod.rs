@@ -157,7 +157,7 @@ impl Rule {
 #[derive(Debug)]
 struct State {
     name: String,
-    /// How many steps it has taken. Not all parameters need to have taken as many: one that was frozen begins later.
+    /// How many steps it has taken. Not all parameters need to have taken as many: one that got no gradient at first begins later.
     steps: u64,
     /// One tensor for each of the rule's moments, like the parameter but in the type that sums are kept in.
     moments: Vec<Tensor>,
@@ -213,7 +213,7 @@ impl Optimizer {
         self.rule.set_momentum(momentum);
     }
 
-    /// Moves every parameter that has a gradient and is not frozen; the others, and what is remembered of them, stay as they are.
+    /// Moves every parameter that has a gradient; the others, and what is remembered of them, stay as they are.
     ///
     /// `params` must be those that the optimiser was made for. They are written in place: drop the tape first, it shares them.
     pub fn step(&mut self, params: &mut Params, lr: f64) {
