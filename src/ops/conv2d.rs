@@ -183,7 +183,9 @@ simd! {
             // f64 is for checks: it need not be fast, and a tile of it would not fit the registers.
             if const { !FUSED || size_of::<A>() > 4 } {
                 runs_of_row(d, j, 1, &mut runs);
-                (0..d.cols).for_each(|i| pixels_of_row::<A, 1, 1, 1>(x, w, b, out, d, j, i, add, &runs));
+                for i in 0..d.cols {
+                    pixels_of_row::<A, 1, 1, 1>(x, w, b, out, d, j, i, add, &runs);
+                }
                 continue;
             }
             match d.kw {
