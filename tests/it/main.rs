@@ -3,4 +3,5 @@
 mod golden;
 mod gradients;
 mod lanes;
+mod ops;
 mod optim;
