@@ -3,4 +3,6 @@
 mod golden;
 mod gradients;
 mod lanes;
+mod models;
+mod ops;
 mod optim;
