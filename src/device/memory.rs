@@ -74,7 +74,7 @@ pub struct Usage {
     pub in_use: usize,
     /// The most that was ever in use, in bytes.
     pub peak: usize,
-    /// How often memory was asked from the system: constant in steady state.
+    /// How often memory was asked from the system: constant in steady state, once every thread has had its scratch space.
     pub allocations: usize,
 }
 
