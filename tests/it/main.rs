@@ -2,5 +2,6 @@
 
 mod golden;
 mod gradients;
+mod house;
 mod lanes;
 mod optim;
