@@ -3,7 +3,7 @@
 //! Flags override `--config`, which overrides the defaults in `train/config.rs`. Read next: `eval.rs`.
 
 use super::progress::Terminal;
-use super::{DataArgs, print};
+use super::{DataArgs, print, remark};
 use crate::data::Loader;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -87,8 +87,8 @@ pub struct Train {
 impl Train {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
-        let (_, remark) = Device::open(&self.device)?;
-        remark.into_iter().for_each(|line| eprintln!("{line}"));
+        let (_, why) = Device::open(&self.device)?;
+        why.into_iter().for_each(remark);
         let saved = match &self.resume {
             Some(path) => Some((path.clone(), Checkpoint::load(path)?)),
             None => None,
@@ -115,12 +115,12 @@ impl Train {
         dir.write_config(&config)?;
 
         let Config { model, data, epochs, batch, optimizer, lr, schedule, seed, .. } = &config;
-        eprintln!(
+        remark(format_args!(
             "training {model} ({} parameters) on {data} ({} images), {epochs} epochs of batch {batch}, {optimizer} lr {lr} {schedule}, seed {seed}",
             trainer.model.params.count(),
             splits.train.len(),
-        );
-        eprintln!("run directory: {}", dir.path().display());
+        ));
+        remark(format_args!("run directory: {}", dir.path().display()));
 
         let mut terminal = Terminal::new(*epochs, *batch as u64, self.json);
         let first = trainer.progress.clone();
