@@ -39,8 +39,12 @@ impl Check {
         let all = ops::cases();
         let cases: Vec<&Case> = all.iter().filter(|c| self.op.as_deref().is_none_or(|op| c.op.name() == op)).collect();
         if cases.is_empty() {
-            let mut names: Vec<&str> = all.iter().map(|c| c.op.name()).collect();
-            names.dedup();
+            let mut names: Vec<&str> = Vec::new();
+            all.iter().map(|c| c.op.name()).for_each(|name| {
+                if !names.contains(&name) {
+                    names.push(name)
+                }
+            });
             return Err(
                 Error::usage(format!("there is no op '{}'", self.op.unwrap_or_default())).hint(format!("ops: {}", names.join(", ")))
             );

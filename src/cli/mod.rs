@@ -73,7 +73,7 @@ impl DataArgs {
     fn load(&self, name: &str, seed: u64, limit: Option<usize>) -> Result<(String, data::Splits)> {
         let options = data::Options { dir: self.data_dir.clone(), offline: self.offline, mirror: self.mirror.clone(), seed };
         let source: data::Source = name.parse()?;
-        let mut splits = data::load(source, &options, &mut |line| eprintln!("{line}"))?;
+        let mut splits = data::load(source, &options, &mut |line| remark(line))?;
         if let Some(limit) = limit {
             splits.train.limit(limit);
             splits.test.limit(limit);
@@ -99,13 +99,18 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {e}");
+            remark(format_args!("error: {e}"));
             if let Some(hint) = &e.hint {
-                eprintln!("  help: {hint}");
+                remark(format_args!("  help: {hint}"));
             }
             ExitCode::from(e.exit_code())
         }
     }
+}
+
+/// Prints a line of progress or remarks. `eprintln!` would panic when nobody reads them any more (`2>&1 | head`).
+fn remark(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Prints a line of results. A reader that has gone away (`| head`) ends the program quietly.

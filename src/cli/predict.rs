@@ -60,8 +60,9 @@ impl Predict {
                 let all: serde_json::Map<_, _> = (0..p.len()).map(|c| (name(c).to_string(), p[c].into())).collect();
                 print(json!({"image": path, "class": name(order[0]), "probability": p[order[0]], "probabilities": all}))?;
             } else {
-                let next = format!("next {} {:.1}%, {} {:.1}%", name(order[1]), 100.0 * p[order[1]], name(order[2]), 100.0 * p[order[2]]);
-                print(format_args!("{}: {}  {:.2}%  ({next})", path.display(), name(order[0]), 100.0 * p[order[0]]))?;
+                let next: Vec<String> = order[1..].iter().take(2).map(|&c| format!("{} {:.1}%", name(c), 100.0 * p[c])).collect();
+                let (path, best) = (path.display(), order[0]);
+                print(format_args!("{path}: {}  {:.2}%  (next {})", name(best), 100.0 * p[best], next.join(", ")))?;
             }
         }
         Ok(())

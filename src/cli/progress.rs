@@ -2,10 +2,10 @@
 //!
 //! Read next: `train.rs`.
 
-use super::print;
 use crate::train::trainer::{Epoch, Observer, Progress};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use std::io::Write;
 
 /// Follows a run on the terminal.
 pub struct Terminal {
@@ -61,6 +61,6 @@ impl Observer for Terminal {
             format!("epoch {epoch:>3}/{epochs}  loss {loss:.4}  acc {acc:.2}%{val}   {rate:.0} img/s{best}")
         };
         // Nobody is left to read it if this fails; the run goes on for its checkpoints.
-        self.bar.suspend(|| print(line).ok());
+        self.bar.suspend(|| writeln!(std::io::stdout(), "{line}").ok());
     }
 }

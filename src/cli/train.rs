@@ -3,7 +3,7 @@
 //! Flags override `--config`, which overrides the defaults in `train/config.rs`. Read next: `eval.rs`.
 
 use super::progress::Terminal;
-use super::{DataArgs, print};
+use super::{DataArgs, print, remark};
 use crate::data::Loader;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -13,7 +13,7 @@ use crate::train::trainer::EVAL_BATCH;
 use crate::train::{Checkpoint, Config, Record, RunDir, Trainer};
 use clap::Args;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -87,8 +87,8 @@ pub struct Train {
 impl Train {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
-        let (_, remark) = Device::open(&self.device)?;
-        remark.into_iter().for_each(|line| eprintln!("{line}"));
+        let (_, why) = Device::open(&self.device)?;
+        why.into_iter().for_each(remark);
         let saved = match &self.resume {
             Some(path) => Some((path.clone(), Checkpoint::load(path)?)),
             None => None,
@@ -102,28 +102,28 @@ impl Train {
         if let Some((path, saved)) = &saved {
             trainer.resume(saved, path)?;
         }
-        let beside = saved.as_ref().and_then(|(path, _)| path.parent()).map(PathBuf::from);
-        let mut dir = RunDir::create(self.out.clone().or(beside), &config.model)?;
-        match saved {
-            Some(_) => dir.truncate_after(trainer.progress.step)?,
-            None if dir.has_records()? => {
-                return Err(Error::usage(format!("{} holds a run already", dir.path().display()))
-                    .hint("choose another --out, or go on with --resume"));
-            }
-            None => {}
+        // The parent of a bare file name is empty.
+        let beside = saved.as_ref().and_then(|(path, _)| path.parent());
+        let beside = beside.map(|parent| if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.into() });
+        let mut dir = RunDir::create(self.out.clone().or(beside.clone()), &config.model)?;
+        if beside.is_some_and(|beside| same(&beside, dir.path())) {
+            dir.truncate_after(trainer.progress.step)?;
+        } else if dir.has_records()? || dir.last().exists() {
+            return Err(Error::usage(format!("{} holds a run already", dir.path().display()))
+                .hint("choose another --out, or go on with --resume and that run's last.safetensors"));
         }
         dir.write_config(&config)?;
 
         let Config { model, data, epochs, batch, optimizer, lr, schedule, seed, .. } = &config;
-        eprintln!(
+        remark(format_args!(
             "training {model} ({} parameters) on {data} ({} images), {epochs} epochs of batch {batch}, {optimizer} lr {lr} {schedule}, seed {seed}",
             trainer.model.params.count(),
             splits.train.len(),
-        );
-        eprintln!("run directory: {}", dir.path().display());
+        ));
+        remark(format_args!("run directory: {}", dir.path().display()));
 
         let mut terminal = Terminal::new(*epochs, *batch as u64, self.json);
-        let first = trainer.progress.clone();
+        let (before, images) = (trainer.progress.seconds, trainer.images());
         let stop = on_interrupt()?;
         let result = trainer.run(&mut dir, &mut terminal, &stop);
         terminal.finish();
@@ -134,8 +134,8 @@ impl Train {
         let test = evaluate(&mut trainer.model, &loader, &numbers, EVAL_BATCH, |_, _| Ok(()))?;
         let progress = &trainer.progress;
         let seconds = progress.seconds;
-        let steps = progress.step - first.step;
-        let rate = if steps == 0 { 0.0 } else { (steps * *batch as u64) as f64 / (seconds - first.seconds) };
+        let images = trainer.images() - images;
+        let rate = if images == 0 { 0.0 } else { images as f64 / (seconds - before) };
         let (loss, acc) = (test.loss(), test.accuracy());
         dir.append(&Record {
             step: progress.step,
@@ -199,6 +199,11 @@ impl Train {
         }
         Ok(config)
     }
+}
+
+/// Whether two paths lead to one directory.
+fn same(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 /// The number of misses.

@@ -4,6 +4,7 @@
 //! can be repeated and resumed. Flags of the command line override the file (`cli/train.rs`). Read next: `trainer.rs`.
 
 use crate::error::{Error, Result};
+use crate::models::{ALL, Model};
 use crate::optim::{Options, Rule, Schedule};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -68,8 +69,9 @@ impl Default for Config {
 impl Config {
     /// Reads a TOML file; unknown keys and wrong types are errors that name them.
     pub fn read(path: &Path) -> Result<Config> {
-        let text =
-            std::fs::read_to_string(path).map_err(|e| Error::usage(format!("cannot read the configuration {}: {e}", path.display())))?;
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Error::usage(format!("cannot read the configuration {}: {e}", path.display())).hint("give --config a run's config.toml")
+        })?;
         toml::from_str(&text).map_err(|e| {
             Error::usage(format!("{}: {}", path.display(), e.to_string().trim_end())).hint("keys are those of a run's config.toml")
         })
@@ -94,6 +96,10 @@ impl Config {
         within("val-split", self.val_split, 0.0..1.0)?;
         self.rule()?;
         self.schedule()?;
+        // To be known before data are fetched. Building a network says it, but takes time.
+        if !ALL.iter().any(|known| known.name == self.model) {
+            Model::build(&self.model, &Default::default())?;
+        }
         Ok(())
     }
 

@@ -155,29 +155,34 @@ impl RunDir {
         write(&mut self.csv, &csv, &record.csv())
     }
 
-    /// Drops the records after `step`, for a run that resumes there and will write them again.
+    /// Drops the records after `step`, for a run that resumes there and will write them again: the test of its end, too.
     ///
     /// A line that a killed run left unfinished, and any other that is no record, is dropped too.
     pub fn truncate_after(&mut self, step: u64) -> Result<()> {
-        self.keep(|s| s <= step)
+        self.keep(|s, split| s < step || s == step && split != "test")
     }
 
     /// Drops all records, for a run that begins anew in a directory that has some.
     pub fn clear_records(&mut self) -> Result<()> {
-        self.keep(|_| false)
+        self.keep(|_, _| false)
     }
 
-    fn keep(&mut self, wanted: impl Fn(u64) -> bool) -> Result<()> {
+    fn keep(&mut self, wanted: impl Fn(u64, &str) -> bool) -> Result<()> {
         #[derive(Deserialize)]
-        struct Step {
+        struct Row {
             step: u64,
+            split: String,
         }
-        let in_json = |line: &str| serde_json::from_str::<Step>(line).ok().map(|record| record.step);
+        let in_json = |line: &str| serde_json::from_str::<Row>(line).is_ok_and(|row| wanted(row.step, &row.split));
         // A line cut short has fewer columns; one cut within its last number has no line end.
-        let in_csv = |line: &str| line.ends_with('\n').then(|| line.split(',').next()?.parse().ok()).flatten();
+        let in_csv = |line: &str| {
+            let mut columns = line.split(',');
+            let (step, split) = (columns.next().and_then(|step| step.parse().ok()), columns.nth(1));
+            line.ends_with('\n') && step.zip(split).is_some_and(|(step, split)| wanted(step, split))
+        };
         let (jsonl, csv) = (self.metrics_jsonl(), self.metrics_csv());
-        self.jsonl = rewrite(&jsonl, "", |line| in_json(line).is_some_and(&wanted))?;
-        self.csv = rewrite(&csv, HEADER, |line| in_csv(line).is_some_and(&wanted))?;
+        self.jsonl = rewrite(&jsonl, "", in_json)?;
+        self.csv = rewrite(&csv, HEADER, in_csv)?;
         Ok(())
     }
 }
@@ -329,6 +334,7 @@ mod tests {
         let parent = tempdir().unwrap();
         let mut run = out(parent.path());
         (1..=4).for_each(|step| run.append(&record(step * 10, "train")).unwrap());
+        run.append(&record(20, "test")).unwrap();
         // The last write of a killed run, torn.
         write(&mut run.jsonl, Path::new("x"), "{\"step\":15,\"ep").unwrap();
         write(&mut run.csv, Path::new("x"), "15,1,train,0.2").unwrap();

@@ -145,6 +145,11 @@ impl<'a> Trainer<'a> {
         Ok(saved)
     }
 
+    /// How many images it has learned from, over all epochs and resumptions.
+    pub fn images(&self) -> u64 {
+        self.progress.epoch * self.train.len() as u64 + self.progress.sums.samples()
+    }
+
     /// Trains until the last epoch, or until `stop` is set: then what was reached is saved first.
     pub fn run(&mut self, dir: &mut RunDir, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<()> {
         let loader = Loader::new(&self.splits.train, &self.splits.normalization, self.model.input, DType::F32)?;
@@ -154,7 +159,7 @@ impl<'a> Trainer<'a> {
         let began = Instant::now();
         while self.progress.epoch < self.config.epochs {
             let order = permutation(self.train.len(), self.config.seed, self.progress.epoch);
-            let (first, entered) = (self.progress.step_in_epoch, Instant::now());
+            let (first, images, entered) = (self.progress.step_in_epoch, self.images(), Instant::now());
             let mut saved = Instant::now();
             let mut lr = self.scheduler.lr(self.progress.step);
             for batch in order.chunks(self.config.batch).skip(first as usize) {
@@ -181,13 +186,15 @@ impl<'a> Trainer<'a> {
                     saved = Instant::now();
                 }
             }
-            let images = (self.progress.step_in_epoch - first) as f64 * self.config.batch as f64;
-            self.end_epoch(&loader, dir, observer, lr, images / entered.elapsed().as_secs_f64())?;
+            let images = self.images() - images;
+            self.end_epoch(&loader, dir, observer, lr, images as f64 / entered.elapsed().as_secs_f64())?;
         }
         Ok(())
     }
 
-    /// Validates, saves, and writes the metrics of an epoch whose steps are all done.
+    /// Validates, writes the metrics of an epoch whose steps are all done, and saves.
+    ///
+    /// `last` comes last: a run killed before it goes on from the epoch before, drops the records and makes all of this again.
     fn end_epoch(&mut self, loader: &Loader, dir: &mut RunDir, observer: &mut dyn Observer, lr: f64, img_per_s: f64) -> Result<()> {
         let val = match self.val.is_empty() {
             true => None,
@@ -197,7 +204,8 @@ impl<'a> Trainer<'a> {
         let train = std::mem::take(&mut progress.sums);
         progress.epoch += 1;
         progress.step_in_epoch = 0;
-        let best = val.is_some_and(|val| progress.best.is_none_or(|(best, _)| val.accuracy() > best));
+        let better = |val: Running| val.loss().is_finite() && progress.best.is_none_or(|(best, _)| val.accuracy() > best);
+        let best = val.is_some_and(better);
         if let (true, Some(val)) = (best, val) {
             progress.best = Some((val.accuracy(), progress.epoch));
         }
@@ -206,11 +214,6 @@ impl<'a> Trainer<'a> {
             Schedule::Plateau { mode: Mode::Max, .. } => judged.accuracy(),
             _ => judged.loss(),
         });
-        let saved = self.checkpoint()?;
-        saved.save(&dir.last())?;
-        if best {
-            saved.save(&dir.best())?;
-        }
         let Progress { step, epoch, seconds, .. } = self.progress;
         for (split, sums) in [("train", Some(train)), ("val", val)] {
             if let Some(sums) = sums {
@@ -218,6 +221,11 @@ impl<'a> Trainer<'a> {
                 dir.append(&Record { step, epoch, split, loss, acc, lr, time_s: seconds, img_per_s })?;
             }
         }
+        let saved = self.checkpoint()?;
+        if best {
+            saved.save(&dir.best())?;
+        }
+        saved.save(&dir.last())?;
         observer.epoch(&Epoch { epoch, train, val, lr, img_per_s, best });
         Ok(())
     }
@@ -315,6 +323,9 @@ impl Trained {
         let (mean, std): (Vec<f32>, Vec<f32>) = read(path, saved, "normalization")?;
         let mut model = Model::build(&config.model, &Options { classes: classes.len(), ..Options::default() })?;
         load_model(&mut model, saved)?;
+        if mean.len() != std.len() || ![1, model.input[0]].contains(&mean.len()) {
+            return Err(Error::run(format!("{}: its 'normalization' does not fit model '{}'", path.display(), model.name)));
+        }
         Ok(Trained { model, classes, normalization: Normalization { mean, std }, config })
     }
 }
