@@ -16,6 +16,7 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 /// Train a network.
 #[derive(Debug, Args)]
@@ -44,7 +45,7 @@ pub struct Train {
     #[arg(long)]
     optimizer: Option<String>,
     /// Learning rate [default: 0.002]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     lr: Option<f64>,
     /// Momentum of sgd and rmsprop [default: 0]
     #[arg(long)]
@@ -87,6 +88,7 @@ pub struct Train {
 impl Train {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
+        let began = Instant::now();
         let (_, why) = Device::open(&self.device)?;
         why.into_iter().for_each(remark);
         let saved = match &self.resume {
@@ -133,9 +135,9 @@ impl Train {
         let numbers: Vec<u32> = (0..splits.test.len() as u32).collect();
         let test = evaluate(&mut trainer.model, &loader, &numbers, EVAL_BATCH, |_, _| Ok(()))?;
         let progress = &trainer.progress;
-        let seconds = progress.seconds;
+        let seconds = began.elapsed().as_secs_f64();
         let images = trainer.images() - images;
-        let rate = if images == 0 { 0.0 } else { images as f64 / (seconds - before) };
+        let rate = if images == 0 { 0.0 } else { images as f64 / (progress.seconds - before) };
         let (loss, acc) = (test.loss(), test.accuracy());
         dir.append(&Record {
             step: progress.step,
@@ -144,7 +146,7 @@ impl Train {
             loss,
             acc,
             lr: 0.0,
-            time_s: seconds,
+            time_s: progress.seconds,
             img_per_s: rate,
         })?;
         if self.json {

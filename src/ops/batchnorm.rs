@@ -436,8 +436,8 @@ mod tests {
         for times in [1.0, 2.0] {
             let mut tape = Tape::new();
             let x = tape.input(half(lanes(&[2, 1], &[1.0, 3.0])));
-            let w = tape.param(0, half(rows(&[1.0])), true);
-            let b = tape.param(1, half(rows(&[0.0])), true);
+            let w = tape.param(0, half(rows(&[1.0])));
+            let b = tape.param(1, half(rows(&[0.0])));
             let y = tape.apply(BatchNorm { eps: 0.0 }, &[x, w, b]).unwrap();
             tape.backward_from(y, half(lanes(&[2, 1], &[1.0, 256.0])), &mut gradients).unwrap();
             assert_eq!(gradients.get(0).map(Tensor::item), Some(255.0 * times));

@@ -41,7 +41,7 @@ pub struct Progress {
     pub sums: Running,
     /// The best validation accuracy so far, and its epoch.
     pub best: Option<(f64, u64)>,
-    /// Seconds of training so far, over all resumptions.
+    /// Seconds spent in training steps so far, over all resumptions; validation and saving not counted.
     pub seconds: f64,
 }
 
@@ -155,11 +155,10 @@ impl<'a> Trainer<'a> {
         let loader = Loader::new(&self.splits.train, &self.splits.normalization, self.model.input, DType::F32)?;
         let steps = self.train.len().div_ceil(self.config.batch) as u64;
         observer.begin(steps, &self.progress);
-        let before = self.progress.seconds;
-        let began = Instant::now();
         while self.progress.epoch < self.config.epochs {
             let order = permutation(self.train.len(), self.config.seed, self.progress.epoch);
-            let (first, images, entered) = (self.progress.step_in_epoch, self.images(), Instant::now());
+            let (first, images) = (self.progress.step_in_epoch, self.images());
+            let (before, entered) = (self.progress.seconds, Instant::now());
             let mut saved = Instant::now();
             let mut lr = self.scheduler.lr(self.progress.step);
             for batch in order.chunks(self.config.batch).skip(first as usize) {
@@ -176,7 +175,7 @@ impl<'a> Trainer<'a> {
                 progress.sums.merge(&outcome);
                 progress.step += 1;
                 progress.step_in_epoch += 1;
-                progress.seconds = before + began.elapsed().as_secs_f64();
+                progress.seconds = before + entered.elapsed().as_secs_f64();
                 observer.step(progress, lr);
                 if stop.load(Ordering::Relaxed) {
                     return self.interrupt(dir);
@@ -187,7 +186,7 @@ impl<'a> Trainer<'a> {
                 }
             }
             let images = self.images() - images;
-            self.end_epoch(&loader, dir, observer, lr, images as f64 / entered.elapsed().as_secs_f64())?;
+            self.end_epoch(&loader, dir, observer, lr, images as f64 / (self.progress.seconds - before))?;
         }
         Ok(())
     }

@@ -20,7 +20,12 @@ fn in_lanes(t: &Tensor) -> bool {
 /// Runs a case forward and backward in f32; its wanted inputs are parameters, so that their gradients stay in `gradients`.
 fn run(case: &Case, inputs: &[Tensor], gradients: &mut Gradients) -> Result<Vec<f64>> {
     let mut tape = Tape::new();
-    let vars: Vec<Var> = inputs.iter().zip(case.wanted()).enumerate().map(|(i, (x, w))| tape.param(i, x.clone(), w)).collect();
+    let vars: Vec<Var> = inputs
+        .iter()
+        .zip(case.wanted())
+        .enumerate()
+        .map(|(i, (x, w))| if w { tape.param(i, x.clone()) } else { tape.input(x.clone()) })
+        .collect();
     let y = tape.apply_at(&Arc::from(""), case.op.clone(), &vars)?;
     let values = tape.value(y).values();
     let cotangent: Vec<f64> = (0..values.len()).map(|i| Philox::new(6).normal(0, i as u64)).collect();

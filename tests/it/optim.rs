@@ -29,7 +29,7 @@ fn backward(params: &mut Params, i: usize, dw: &[f64]) {
     let dtype = w.dtype();
     let mut tape = Tape::new();
     let x = tape.input(Tensor::from_values(Spec::lanes([1, dw.len()], dtype), dw));
-    let w = tape.param(i, w, true);
+    let w = tape.param(i, w);
     let y = tape.apply(Linear, &[x, w]).unwrap();
     tape.backward(y, &mut params.gradients).unwrap();
 }
