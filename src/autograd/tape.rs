@@ -110,8 +110,8 @@ pub struct Line<'a> {
     pub output: Var,
     /// Its spec.
     pub spec: Spec,
-    /// Bytes kept beside it for backward.
-    pub saved: usize,
+    /// Bytes held now: the value, unless it was released, and what was kept beside it for backward.
+    pub held: usize,
 }
 
 impl Tape {
@@ -196,6 +196,11 @@ impl Tape {
             Some(t) => t,
             None => panic!("value {} was released before its last reader", v.0),
         }
+    }
+
+    /// Is the value of `v` still in memory?
+    pub fn is_held(&self, v: Var) -> bool {
+        self.values[v.i()].tensor.is_some()
     }
 
     /// The shape, dtype and layout of `v`.
@@ -303,7 +308,7 @@ impl Tape {
             specs: e.inputs.iter().map(|&v| self.spec(v)).collect(),
             output: e.output,
             spec: self.spec(e.output),
-            saved: e.saved.iter().map(|t| t.spec().bytes()).sum(),
+            held: e.saved.iter().chain(&self.values[e.output.i()].tensor).map(|t| t.spec().bytes()).sum(),
         })
     }
 }
@@ -316,13 +321,12 @@ impl fmt::Display for Var {
 
 impl fmt::Display for Tape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:>5}  {:<14} {:<22} {:<18} {:<20} {:>12}", "value", "op", "layer", "inputs", "output", "bytes")?;
+        writeln!(f, "{:>5}  {:<14} {:<22} {:<18} {:<20} {:>12}", "value", "op", "layer", "inputs", "output", "bytes held")?;
         for line in self.lines() {
             let inputs: Vec<String> = line.inputs.iter().map(Var::to_string).collect();
-            let bytes = line.spec.bytes() + line.saved;
             let output = line.spec.to_string();
             let var = line.output.to_string();
-            writeln!(f, "{var:>5}  {:<14} {:<22} {:<18} {output:<20} {bytes:>12}", line.op.name(), line.label, inputs.join(" "))?;
+            writeln!(f, "{var:>5}  {:<14} {:<22} {:<18} {output:<20} {:>12}", line.op.name(), line.label, inputs.join(" "), line.held)?;
         }
         Ok(())
     }

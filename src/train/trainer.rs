@@ -15,6 +15,7 @@ use crate::models::{Model, Options};
 use crate::optim::{Mode, Optimizer, Schedule, Scheduler};
 use crate::tensor::{DType, Spec, Tensor};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -100,7 +101,7 @@ impl<'a> Trainer<'a> {
                 .hint("raise --limit or lower --val-split"));
         }
         let optimizer = Optimizer::new(config.rule()?, &model.params);
-        let steps = train.len().div_ceil(config.batch) as u64;
+        let steps = cut(train.len(), config.batch).len() as u64;
         let scheduler = Scheduler::new(config.schedule()?, config.lr, config.epochs, steps);
         Ok(Self { config, splits, train, val, model, optimizer, scheduler, progress: Progress::default() })
     }
@@ -153,16 +154,16 @@ impl<'a> Trainer<'a> {
     /// Trains until the last epoch, or until `stop` is set: then what was reached is saved first.
     pub fn run(&mut self, dir: &mut RunDir, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<()> {
         let loader = Loader::new(&self.splits.train, &self.splits.normalization, self.model.input, DType::F32)?;
-        let steps = self.train.len().div_ceil(self.config.batch) as u64;
-        observer.begin(steps, &self.progress);
+        let steps = cut(self.train.len(), self.config.batch);
+        observer.begin(steps.len() as u64, &self.progress);
         while self.progress.epoch < self.config.epochs {
             let order = permutation(self.train.len(), self.config.seed, self.progress.epoch);
             let (first, images) = (self.progress.step_in_epoch, self.images());
             let (before, entered) = (self.progress.seconds, Instant::now());
             let mut saved = Instant::now();
             let mut lr = self.scheduler.lr(self.progress.step);
-            for batch in order.chunks(self.config.batch).skip(first as usize) {
-                let numbers: Vec<u32> = batch.iter().map(|&i| self.train[i as usize]).collect();
+            for step in steps.iter().skip(first as usize) {
+                let numbers: Vec<u32> = order[step.clone()].iter().map(|&i| self.train[i as usize]).collect();
                 let (x, labels) = loader.batch(&numbers);
                 lr = self.scheduler.lr(self.progress.step);
                 let Config { seed, label_smoothing, .. } = self.config;
@@ -236,6 +237,13 @@ impl<'a> Trainer<'a> {
             format!("interrupted in epoch {} after step {step_in_epoch}; everything is saved in {}", epoch + 1, dir.last().display());
         Err(Error::new(Kind::Interrupted, message).hint(format!("go on with: cugrad train --resume {}", dir.last().display())))
     }
+}
+
+/// The images of each step of an epoch, `batch` at a time; one left over alone joins the step before, as batch norm needs two.
+fn cut(n: usize, batch: usize) -> Vec<Range<usize>> {
+    let alone = n > batch && n % batch == 1;
+    let steps = if alone { n / batch } else { n.div_ceil(batch) };
+    (0..steps).map(|step| step * batch..if step + 1 == steps { n } else { (step + 1) * batch }).collect()
 }
 
 /// A network with the names and numbers that using it takes: `eval` and `predict` read nothing else.
@@ -326,5 +334,21 @@ impl Trained {
             return Err(Error::run(format!("{}: its 'normalization' does not fit model '{}'", path.display(), model.name)));
         }
         Ok(Trained { model, classes, normalization: Normalization { mean, std }, config })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut;
+
+    #[test]
+    fn no_image_is_left_out_or_alone() {
+        for n in 1..100 {
+            for batch in 1..40 {
+                let steps = cut(n, batch);
+                assert!(steps.iter().cloned().flatten().eq(0..n), "{n} by {batch}");
+                assert!(batch == 1 || n == 1 || steps.iter().all(|s| (2..=batch + 1).contains(&s.len())), "{n} by {batch}");
+            }
+        }
     }
 }

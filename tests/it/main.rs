@@ -8,3 +8,4 @@ mod lanes;
 mod models;
 mod ops;
 mod optim;
+mod tape;
