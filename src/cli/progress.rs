@@ -30,7 +30,7 @@ impl Terminal {
 impl Observer for Terminal {
     fn begin(&mut self, steps_per_epoch: u64, progress: &Progress) {
         // indicatif hides the bar where stderr is not a terminal.
-        let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} steps  {msg}  {eta} left");
+        let style = ProgressStyle::with_template("{prefix} {bar:16} {pos}/{len}  {msg}  {eta} left");
         self.bar = ProgressBar::new(steps_per_epoch * self.epochs);
         self.bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         self.bar.set_position(progress.step);

@@ -388,6 +388,22 @@ fn the_number_of_threads_changes_no_bit() {
     }
 }
 
+/// Every multiply-add is fused, by an instruction or by the C library, so narrower vectors give the same bits.
+#[test]
+fn the_width_of_vectors_changes_no_bit() {
+    for (model, images) in [("lenet", 100), ("mnist-cnn-fixed", 100), ("resnet8", 20)] {
+        let dir = tempdir().unwrap();
+        for level in ["portable", "avx2", "avx512"] {
+            let line = format!("train --device cpu --offline --data synthetic --limit {images} --model {model} --epochs 1");
+            let mut run = command(dir.path(), &format!("{line} --out {level}"));
+            run.env("CUGRAD_SIMD", level);
+            said(run).succeeds();
+        }
+        same_runs(&dir, "portable", "avx2");
+        same_runs(&dir, "portable", "avx512");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interrupted_run_goes_on_where_it_was() {
