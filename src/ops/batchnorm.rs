@@ -268,8 +268,8 @@ fn backward<T: Element>(n: &Node, dy: &Tensor, dx: &mut [Slot], by_m: f64) {
     let (mut dw, mut db) = (vec![0.0; mean.len()], vec![0.0; mean.len()]);
     if by_m > 0.0 || dx[1].wanted() || dx[2].wanted() {
         (dw, db) = backward_weight::<T>(n.x(0), dy, &mean, &inv_std);
-        put(&mut dx[1], &dw);
-        put(&mut dx[2], &db);
+        super::put(&mut dx[1], &dw);
+        super::put(&mut dx[2], &db);
     }
     if dx[0].wanted() {
         // dx = a·dy + k·(x - mean) + q
@@ -325,18 +325,6 @@ fn backward_input<T: Element>(x: &Tensor, dy: &Tensor, dx: &mut Slot, factors: &
     let dy = dy.lanes::<T>().par_chunks(plane);
     let planes = x.lanes::<T>().par_chunks(plane).zip(dy).zip(dx).with_min_len(planes_per_task(plane)).enumerate();
     planes.for_each(|(i, ((x, dy), dx))| run::<T>(x, dy, dx, factors[i % c], filled(images, i / c), add));
-}
-
-/// Writes or adds one number per channel, in the dtype of the slot.
-fn put(slot: &mut Slot, values: &[f64]) {
-    if slot.wanted() {
-        let (dw, add) = slot.open();
-        crate::dispatch!(dw.dtype(), T => {
-            for (dw, v) in dw.data_mut::<T>().iter_mut().zip(values) {
-                *dw = T::from_f64(if add { dw.to_f64() + v } else { *v });
-            }
-        });
-    }
 }
 
 /// What they are tried on.

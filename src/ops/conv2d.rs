@@ -282,10 +282,7 @@ fn backward_weight<T: Element>(d: &Dims, x: &Tensor, dy: &Tensor, dwb: &mut [Slo
         }
     }
     for (slot, sums) in dwb.iter_mut().zip([&sums[..weights], &sums[weights..]]) {
-        if slot.wanted() {
-            let (dw, add) = slot.open();
-            super::put(dw, sums, add);
-        }
+        super::put(slot, sums);
     }
 }
 

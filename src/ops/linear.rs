@@ -194,21 +194,19 @@ fn backward_weight<T: Element>(x: &Tensor, dy: &Tensor, dwb: &mut [Slot]) {
     if let [_, db] = dwb
         && db.wanted()
     {
-        let (db, add) = db.open();
         let mut sums = vec![T::Acc::ZERO; f];
         for row in dy.chunks(f) {
             for (sum, &d) in sums.iter_mut().zip(row) {
                 *sum = *sum + d;
             }
         }
-        super::put(db, &sums, add);
+        super::put(db, &sums);
     }
     if dwb[0].wanted() {
         let x = image_major::<T>(x);
         let mut dw = vec![T::Acc::ZERO; f * k];
         dw.par_chunks_mut(ROWS * k).enumerate().for_each(|(task, dw)| outer::<T>(&x, &dy, dw, task * ROWS, n, k, f));
-        let (slot, add) = dwb[0].open();
-        super::put(slot, &dw, add);
+        super::put(&mut dwb[0], &dw);
     }
 }
 

@@ -22,6 +22,7 @@ mod window;
 
 pub use case::Case;
 
+use crate::autograd::Slot;
 use crate::tensor::{Real, Stored, Tensor};
 
 /// Every case of every op, in the order in which the pages are best read.
@@ -43,12 +44,15 @@ pub fn cases() -> Vec<Case> {
     .concat()
 }
 
-/// Writes sums to a parameter's gradient, or adds them to what is there.
-fn put<A: Real>(dw: &mut Tensor, sums: &[A], add: bool) {
+/// Writes sums to a parameter's gradient in its own dtype, or adds them to what is there; does nothing if nobody wants it.
+fn put<A: Real>(slot: &mut Slot, sums: &[A]) {
     fn run<T: Stored, A: Real>(dw: &mut Tensor, sums: &[A], add: bool) {
         for (dw, sum) in dw.data_mut::<T>().iter_mut().zip(sums) {
             *dw = T::from_f64(if add { dw.to_f64() + sum.to_f64() } else { sum.to_f64() });
         }
     }
-    crate::dispatch!(dw.dtype(), T => run::<T, A>(dw, sums, add))
+    if slot.wanted() {
+        let (dw, add) = slot.open();
+        crate::dispatch!(dw.dtype(), T => run::<T, A>(dw, sums, add));
+    }
 }

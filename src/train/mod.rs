@@ -6,6 +6,7 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod disk;
 pub mod metrics;
 pub mod rundir;
 pub mod step;

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::{io_error, replace};
+use super::disk::{io_error, replace};
 use crate::error::{Error, Result};
 
 /// The columns of `metrics.csv`, which are the keys of [`Record`].
