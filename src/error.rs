@@ -22,7 +22,7 @@ pub enum Kind {
 }
 
 /// An error: what was wrong and where, and what to do.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
     /// Decides the exit code.

@@ -1,14 +1,19 @@
 //! Buffers and the pool they come from.
 //!
-//! A [`Buffer`] is the only owner of a range of 64-byte blocks. One allocation can be [split](Buffer::split) into several buffers
-//! that lie side by side (that is what a parameter arena is). A dropped allocation goes back to the pool's free list of its size
-//! class and stays there, so a training step that asks for the same sizes again allocates nothing and touches no new page.
-//! Not here: shapes and dtypes. Read next: `tensor/mod.rs`.
+//! A [`Buffer`] is the only owner of a range of 64-byte blocks, on the host or on a GPU. One allocation can be
+//! [split](Buffer::split) into several buffers that lie side by side (that is what a parameter arena is). A dropped allocation goes
+//! back to the pool's free list of its size class and stays there, so a training step that asks for the same sizes again allocates
+//! nothing and touches no new page. On a GPU a buffer may be handed out again while kernels that use it still run: what its next
+//! owner does comes after them in the stream. Not here: shapes and dtypes. Read next: `tensor/mod.rs`.
 
+use super::Device;
+use super::cuda::{Const, Context, Mut, emulator};
+use crate::error::Result;
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
-use std::collections::HashMap;
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 /// Bytes of one block: a cache line, and the alignment of every buffer.
@@ -32,33 +37,51 @@ unsafe impl Plain for half::bf16 {}
 // SAFETY: as above.
 unsafe impl Plain for half::f16 {}
 
-/// One allocation; goes back to the pool when the last buffer cut from it is dropped.
-struct Allocation {
-    start: NonNull<u8>,
-    blocks: usize,
+/// Where a range of memory begins.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Start {
+    Host(NonNull<u8>),
+    Gpu(u64),
 }
 
-// SAFETY: the memory is reached only through `Buffer`s, whose ranges never overlap and which follow Rust's borrowing rules.
-unsafe impl Send for Allocation {}
+// SAFETY: a number; what it points to is reached only through `Buffer`s, whose ranges never overlap and which follow Rust's
+// borrowing rules.
+unsafe impl Send for Start {}
 // SAFETY: as above.
-unsafe impl Sync for Allocation {}
+unsafe impl Sync for Start {}
+
+/// Whose memory it is: that of everybody (0), or of one [`PrivatePool`].
+type Home = u32;
+
+/// One allocation; goes back to the pool when the last buffer cut from it is dropped.
+struct Allocation {
+    start: Start,
+    device: Device,
+    blocks: usize,
+    home: Home,
+}
 
 impl Drop for Allocation {
     fn drop(&mut self) {
-        let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Device::Cuda(ordinal), Start::Gpu(address), Some(emulator)) = (self.device, self.start, emulator::get()) {
+            emulator.release(ordinal, address);
+        }
+        let mut pool = pool();
         pool.in_use -= self.blocks * BLOCK;
-        pool.free.entry(self.blocks).or_default().push(Free(self.start));
+        // Address 0 is an allocation that failed. A private pool that is gone leaves its memory to everybody.
+        if self.start != Start::Gpu(0) {
+            let home = if pool.private.contains(&self.home) { self.home } else { 0 };
+            pool.free.entry((self.device, home, self.blocks)).or_default().push(self.start);
+        }
     }
 }
 
-/// An allocation at rest.
-struct Free(NonNull<u8>);
-// SAFETY: nobody else holds this pointer while it lies in the free list.
-unsafe impl Send for Free {}
-
 #[derive(Default)]
 struct Pool {
-    free: HashMap<usize, Vec<Free>>,
+    /// By device, owner and size in blocks.
+    free: HashMap<(Device, Home, usize), Vec<Start>>,
+    /// The private pools that there are.
+    private: HashSet<Home>,
     in_use: usize,
     peak: usize,
     allocations: usize,
@@ -66,6 +89,16 @@ struct Pool {
 
 static POOL: LazyLock<Mutex<Pool>> = LazyLock::new(Mutex::default);
 static POISON: AtomicBool = AtomicBool::new(false);
+static NEXT_HOME: AtomicU32 = AtomicU32::new(1);
+
+thread_local! {
+    /// Where this thread takes memory from.
+    static HOME: Cell<Home> = const { Cell::new(0) };
+}
+
+fn pool() -> std::sync::MutexGuard<'static, Pool> {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What the pool has given out.
 #[derive(Debug, Clone, Copy)]
@@ -78,13 +111,14 @@ pub struct Usage {
     pub allocations: usize,
 }
 
-/// What the pool has given out so far.
+/// What the pool has given out so far, on all devices.
 pub fn usage() -> Usage {
-    let pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+    let pool = pool();
     Usage { in_use: pool.in_use, peak: pool.peak, allocations: pool.allocations }
 }
 
-/// From now on, fill every buffer handed out with NaN, so that a kernel that leaves an output unwritten shows. For tests.
+/// From now on, fill every buffer handed out with NaN, so that a kernel that leaves an output unwritten shows. For tests. The
+/// emulator needs no such help: it knows which bytes were written.
 pub fn poison() {
     POISON.store(true, Ordering::Relaxed);
 }
@@ -96,19 +130,87 @@ fn class(blocks: usize) -> usize {
 }
 
 impl Pool {
-    fn take(&mut self, blocks: usize) -> NonNull<u8> {
+    fn take(&mut self, device: Device, home: Home, blocks: usize) -> Start {
         self.in_use += blocks * BLOCK;
         self.peak = self.peak.max(self.in_use);
-        if let Some(Free(start)) = self.free.get_mut(&blocks).and_then(Vec::pop) {
+        if let Some(start) = self.free.get_mut(&(device, home, blocks)).and_then(Vec::pop) {
             return start;
         }
         self.allocations += 1;
-        // A size that overflows cannot be allocated either; `Layout` refuses it and so do we, as Vec does.
-        let Ok(layout) = Layout::from_size_align(blocks.saturating_mul(BLOCK), BLOCK) else {
-            panic!("a buffer of {blocks} blocks is larger than the address space")
-        };
-        // SAFETY: the layout's size is not zero (a class is at least one block).
-        NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
+        match device {
+            Device::Cpu => Start::Host(take_from_host(blocks)),
+            // A device that does not open says so at each launch.
+            Device::Cuda(_) => Start::Gpu(device.context().map_or(0, |gpu| self.take_from(gpu, device, blocks * BLOCK))),
+        }
+    }
+
+    /// Memory of a GPU. Before it gives up, what rests in the general free lists goes back to the driver.
+    fn take_from(&mut self, gpu: &Context, device: Device, bytes: usize) -> u64 {
+        gpu.allocate(bytes, || {
+            for (_, list) in self.free.iter_mut().filter(|((d, home, _), _)| *d == device && *home == 0) {
+                for start in list.drain(..) {
+                    if let Start::Gpu(address) = start {
+                        gpu.free(address);
+                    }
+                }
+            }
+        })
+    }
+}
+
+fn take_from_host(blocks: usize) -> NonNull<u8> {
+    // A size that overflows cannot be allocated either; `Layout` refuses it and so do we, as Vec does.
+    let Ok(layout) = Layout::from_size_align(blocks.saturating_mul(BLOCK), BLOCK) else {
+        panic!("a buffer of {blocks} blocks is larger than the address space")
+    };
+    // SAFETY: the layout's size is not zero (a class is at least one block).
+    NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
+}
+
+/// Memory for one purpose: what is taken inside it comes back to it, and nobody else is given it. A captured step needs that, as
+/// its addresses are fixed.
+#[derive(Debug)]
+pub struct PrivatePool(Home);
+
+impl PrivatePool {
+    /// An empty one.
+    pub fn new() -> Self {
+        let home = NEXT_HOME.fetch_add(1, Ordering::Relaxed);
+        pool().private.insert(home);
+        Self(home)
+    }
+
+    /// While the result lives, this thread takes memory from here.
+    pub fn enter(&self) -> Inside {
+        Inside(HOME.replace(self.0))
+    }
+}
+
+impl Default for PrivatePool {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for PrivatePool {
+    fn drop(&mut self) {
+        let mut pool = pool();
+        pool.private.remove(&self.0);
+        let mine: Vec<_> = pool.free.keys().filter(|(_, home, _)| *home == self.0).copied().collect();
+        for (device, home, blocks) in mine {
+            let list = pool.free.remove(&(device, home, blocks)).unwrap_or_default();
+            pool.free.entry((device, 0, blocks)).or_default().extend(list);
+        }
+    }
+}
+
+/// See [`PrivatePool::enter`].
+#[derive(Debug)]
+pub struct Inside(Home);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        HOME.set(self.0);
     }
 }
 
@@ -120,13 +222,18 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// A buffer of `bytes` bytes with unspecified content.
-    pub fn new(bytes: usize) -> Self {
-        let blocks = class(bytes.div_ceil(BLOCK).max(1));
-        let start = POOL.lock().unwrap_or_else(PoisonError::into_inner).take(blocks);
-        let mut buffer = Self { allocation: Arc::new(Allocation { start, blocks }), offset: 0, bytes };
-        if POISON.load(Ordering::Relaxed) {
-            buffer.view_mut::<u8>().fill(0xFF);
+    /// A buffer of `bytes` bytes with unspecified content. A GPU without memory left says so at the next launch or copy.
+    pub fn new(device: Device, bytes: usize) -> Self {
+        let (blocks, home) = (class(bytes.div_ceil(BLOCK).max(1)), HOME.get());
+        let start = pool().take(device, home, blocks);
+        let mut buffer = Self { allocation: Arc::new(Allocation { start, device, blocks, home }), offset: 0, bytes };
+        match (device, start, emulator::get()) {
+            (Device::Cuda(ordinal), Start::Gpu(address), Some(emulator)) => emulator.mark(ordinal, address, bytes),
+            _ if POISON.load(Ordering::Relaxed) => {
+                // A device's failure is told by its next launch.
+                let _ = buffer.fill(0xFF);
+            }
+            _ => {}
         }
         buffer
     }
@@ -152,28 +259,102 @@ impl Buffer {
         self.bytes
     }
 
-    /// The content as numbers; a remainder that fills no whole number is left out.
+    /// Where it is.
+    pub fn device(&self) -> Device {
+        self.allocation.device
+    }
+
+    /// Where it begins and ends: equal places are the same byte of the same allocation.
+    pub fn ends(&self) -> [(usize, usize); 2] {
+        let allocation = Arc::as_ptr(&self.allocation).addr();
+        [(allocation, self.offset), (allocation, self.offset + self.bytes)]
+    }
+
+    /// The content as numbers; a remainder that fills no whole number is left out. On the host only.
     pub fn view<T: Plain>(&self) -> &[T] {
         // SAFETY: the range lies in the allocation (by `new` and `split`), is initialised (allocated zeroed), aligned for T (blocks
         // of 64 bytes, T aligned to at most that), any bits are a T, and `&self` keeps writers of this range away.
-        unsafe { std::slice::from_raw_parts(self.start().cast(), self.bytes / size_of::<T>()) }
+        unsafe { std::slice::from_raw_parts(self.host().cast(), self.bytes / size_of::<T>()) }
     }
 
-    /// The content as numbers, to be written.
+    /// The content as numbers, to be written. On the host only.
     pub fn view_mut<T: Plain>(&mut self) -> &mut [T] {
         // SAFETY: as in `view`; no other buffer covers this range, and `&mut self` keeps other users of this one away.
-        unsafe { std::slice::from_raw_parts_mut(self.start().cast(), self.bytes / size_of::<T>()) }
+        unsafe { std::slice::from_raw_parts_mut(self.host().cast(), self.bytes / size_of::<T>()) }
     }
 
-    fn start(&self) -> *mut u8 {
-        // SAFETY: the offset is inside the allocation.
-        unsafe { self.allocation.start.as_ptr().add(self.offset) }
+    /// The content for a kernel. On a GPU only.
+    pub fn cuda<T: Plain>(&self) -> Const<'_, T> {
+        Const::new(self.address())
+    }
+
+    /// The content for a kernel that writes it. On a GPU only.
+    pub fn cuda_mut<T: Plain>(&mut self) -> Mut<'_, T> {
+        Mut::new(self.address())
+    }
+
+    /// Copies the first bytes from the host.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        assert!(bytes.len() <= self.bytes, "{} bytes do not fit into {self:?}", bytes.len());
+        match self.allocation.start {
+            Start::Host(_) => self.view_mut()[..bytes.len()].copy_from_slice(bytes),
+            Start::Gpu(_) => self.context()?.write(self.address(), bytes)?,
+        }
+        Ok(())
+    }
+
+    /// Copies the first bytes to the host, after everything that was asked of the device before.
+    pub fn read(&self, bytes: &mut [u8]) -> Result<()> {
+        assert!(bytes.len() <= self.bytes, "{self:?} has no {} bytes", bytes.len());
+        match self.allocation.start {
+            Start::Host(_) => bytes.copy_from_slice(&self.view()[..bytes.len()]),
+            Start::Gpu(_) => self.context()?.read(self.address(), bytes)?,
+        }
+        Ok(())
+    }
+
+    /// Copies the first `bytes` bytes of another buffer on the same device.
+    pub fn copy_from(&mut self, other: &Buffer, bytes: usize) -> Result<()> {
+        assert!(bytes <= self.bytes && bytes <= other.bytes && self.device() == other.device(), "{other:?} does not fit into {self:?}");
+        match self.allocation.start {
+            Start::Host(_) => self.view_mut::<u8>()[..bytes].copy_from_slice(&other.view()[..bytes]),
+            Start::Gpu(_) => self.context()?.copy(self.address(), other.address(), bytes)?,
+        }
+        Ok(())
+    }
+
+    /// Sets every byte.
+    pub fn fill(&mut self, byte: u8) -> Result<()> {
+        match self.allocation.start {
+            Start::Host(_) => self.view_mut::<u8>().fill(byte),
+            Start::Gpu(_) => self.context()?.fill(self.address(), byte, self.bytes)?,
+        }
+        Ok(())
+    }
+
+    fn context(&self) -> Result<&'static Context> {
+        self.allocation.device.context()
+    }
+
+    fn host(&self) -> *mut u8 {
+        match self.allocation.start {
+            // SAFETY: the offset is inside the allocation.
+            Start::Host(start) => unsafe { start.as_ptr().add(self.offset) },
+            Start::Gpu(_) => panic!("{self:?} is not on the host"),
+        }
+    }
+
+    fn address(&self) -> u64 {
+        match self.allocation.start {
+            Start::Gpu(start) => start + self.offset as u64,
+            Start::Host(_) => panic!("{self:?} is not on a GPU"),
+        }
     }
 }
 
 impl std::fmt::Debug for Buffer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Buffer({} bytes at {:p})", self.bytes, self.start())
+        write!(f, "Buffer({} bytes on {} at {:?} + {})", self.bytes, self.allocation.device, self.allocation.start, self.offset)
     }
 }
 
@@ -191,19 +372,19 @@ mod tests {
 
     #[test]
     fn parts_are_neighbours_and_do_not_overlap() {
-        let mut parts = Buffer::new(256).split(&[64, 128, 64]);
+        let mut parts = Buffer::new(Device::Cpu, 256).split(&[64, 128, 64]);
         for (i, part) in parts.iter_mut().enumerate() {
             part.view_mut::<u8>().fill(i as u8);
         }
         let all: Vec<u8> = parts.iter().flat_map(|p| p.view::<u8>().to_vec()).collect();
         assert_eq!(all, [vec![0; 64], vec![1; 128], vec![2; 64]].concat());
-        assert_eq!(parts[0].start().wrapping_add(64), parts[1].start());
+        assert_eq!(parts[0].host().wrapping_add(64), parts[1].host());
     }
 
     #[test]
     fn memory_is_used_again() {
         let bytes = 123 * BLOCK * 1000;
-        let first = Buffer::new(bytes).start() as usize;
-        assert_eq!(Buffer::new(bytes).start() as usize, first);
+        let first = Buffer::new(Device::Cpu, bytes).host() as usize;
+        assert_eq!(Buffer::new(Device::Cpu, bytes).host() as usize, first);
     }
 }

@@ -1,8 +1,8 @@
 //! Where numbers live and who computes with them.
 //!
 //! [`Device`] names a place; [`memory`] hands out and takes back its buffers; [`simd`] picks the widest vector instructions the
-//! CPU has; `cuda` asks whether an NVIDIA driver is there. This is the lowest module of the crate: it knows nothing of shapes or
-//! gradients, and it is the only one with `unsafe` in it. Read next: `tensor/mod.rs`.
+//! CPU has; [`cuda`] is everything about NVIDIA GPUs. This is the lowest module of the crate: it knows nothing of shapes or
+//! gradients, and it is the only one with `unsafe` in it. Read next: `memory.rs`, `cuda/mod.rs`, `tensor/mod.rs`.
 
 pub mod cuda;
 pub mod memory;
@@ -15,22 +15,44 @@ use crate::error::{Error, Result};
 pub enum Device {
     /// The host's processor: lane kernels on a rayon pool.
     Cpu,
+    /// The GPU with this number; or an emulated one, after the emulator has taken the driver's place.
+    Cuda(usize),
 }
 
 impl Device {
-    /// The device a user asked for: `cpu`, `auto`, `cuda` or `cuda:N`.
+    /// The device a user asked for: `cpu`, `auto`, `cuda`, `cuda:N`, `emu` or `emu:N`.
     ///
     /// Returns the device and, for `auto`, one line that says what was taken and why. An explicit `cuda` never falls back.
     pub fn open(name: &str) -> Result<(Device, Option<String>)> {
-        let cuda = |ordinal: &str| match ordinal.parse::<usize>() {
-            Ok(ordinal) => Err(cuda::refuse(ordinal)),
-            Err(_) => Err(unknown(name)),
-        };
-        match name {
-            "cpu" => Ok((Device::Cpu, None)),
-            "auto" => Ok((Device::Cpu, Some(format!("device: cpu ({})", cuda::refuse(0).message)))),
-            "cuda" => cuda("0"),
-            _ => cuda(name.strip_prefix("cuda:").unwrap_or("?")),
+        let ordinal = |text: &str| text.parse::<usize>().map_err(|_| unknown(name));
+        let open = |ordinal: usize| cuda::context::open(ordinal);
+        let (kind, number) = name.split_once(':').unwrap_or((name, "0"));
+        match kind {
+            "cpu" if kind == name => Ok((Device::Cpu, None)),
+            "auto" if kind == name => Ok(match open(0) {
+                Ok(gpu) => (Device::Cuda(0), Some(format!("device: {} ({})", gpu.name(), gpu.product()))),
+                Err(e) => (Device::Cpu, Some(format!("device: cpu ({})", e.message))),
+            }),
+            "cuda" => {
+                let ordinal = ordinal(number)?;
+                open(ordinal)?;
+                Ok((Device::Cuda(ordinal), None))
+            }
+            "emu" => {
+                let ordinal = ordinal(number)?;
+                cuda::emulator::load()?;
+                open(ordinal)?;
+                Ok((Device::Cuda(ordinal), None))
+            }
+            _ => Err(unknown(name)),
+        }
+    }
+
+    /// L: how many images lie side by side. On the CPU one AVX-512 register or two AVX2 registers of f32, on a GPU one warp.
+    pub fn lanes(self) -> usize {
+        match self {
+            Device::Cpu => 16,
+            Device::Cuda(_) => 32,
         }
     }
 }
@@ -39,12 +61,13 @@ impl std::fmt::Display for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Device::Cpu => f.write_str("cpu"),
+            Device::Cuda(ordinal) => f.write_str(&cuda::context::name(*ordinal)),
         }
     }
 }
 
 fn unknown(name: &str) -> Error {
-    Error::usage(format!("unknown device '{name}'")).hint("use cpu, auto or cuda:N")
+    Error::usage(format!("unknown device '{name}'")).hint("use cpu, auto, cuda:N or emu (the emulator)")
 }
 
 #[cfg(test)]
@@ -54,9 +77,9 @@ mod tests {
     #[test]
     fn names() {
         assert_eq!(Device::open("cpu").unwrap().0, Device::Cpu);
-        assert!(Device::open("auto").unwrap().1.unwrap().starts_with("device: cpu"));
-        for (name, code) in [("cuda:0", 3), ("cuda", 3), ("cuda:x", 2), ("tpu", 2), ("cuda:-1", 2), ("", 2)] {
-            assert_eq!(Device::open(name).unwrap_err().exit_code(), code, "{name}");
+        for name in ["cuda:x", "tpu", "cuda:-1", "", "cpu:0", "auto:1", "emu:y"] {
+            assert_eq!(Device::open(name).unwrap_err().exit_code(), 2, "{name}");
         }
+        assert_eq!(Device::open("cuda:4711").unwrap_err().exit_code(), 3);
     }
 }

@@ -4,6 +4,7 @@
 //! [`Element::Acc`], which is f32 for them. u8 holds pictures and i32 labels. The [`dispatch!`](crate::dispatch!) macro is the one
 //! place where a [`DType`] becomes a Rust type. Read next: `tensor/lane.rs`.
 
+use crate::device::cuda::Number;
 use crate::device::memory::Plain;
 use half::{bf16, f16};
 
@@ -68,7 +69,7 @@ pub trait Stored: Plain + std::fmt::Debug + PartialEq {
 }
 
 /// A float type that kernels read and write.
-pub trait Element: Stored {
+pub trait Element: Stored + Number<Sum = Self::Acc> {
     /// The type sums are kept in.
     type Acc: Real;
     /// Exact.
@@ -240,8 +241,22 @@ impl Element for f16 {
 /// Runs an expression with a type name standing for the float type that a [`DType`] names.
 ///
 /// `dispatch!(x.dtype(), T => forward::<T>(x, y))`; u8 and i32 are a mistake of the caller, since no kernel computes in them.
+/// `dispatch!(sums dw.dtype(), A => ...)` is for what is kept in the type of sums: f32 or f64.
 #[macro_export]
 macro_rules! dispatch {
+    (sums $dtype:expr, $t:ident => $body:expr) => {
+        match $dtype {
+            $crate::tensor::DType::F32 => {
+                type $t = f32;
+                $body
+            }
+            $crate::tensor::DType::F64 => {
+                type $t = f64;
+                $body
+            }
+            other => unreachable!("no sum is kept in {other}"),
+        }
+    };
     ($dtype:expr, $t:ident => $body:expr) => {
         match $dtype {
             $crate::tensor::DType::F32 => {

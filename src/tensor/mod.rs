@@ -16,8 +16,14 @@ pub use rng::Philox;
 pub use shape::{Layout, Shape, Spec, filled, groups};
 
 use crate::device::Device;
+use crate::device::cuda::{Const, Mut};
 use crate::device::memory::Buffer;
+use crate::error::Result;
 use std::sync::Arc;
+
+/// In an arena every tensor begins at a multiple of so many elements, whatever their type: so arenas for the same shapes agree in
+/// where each tensor begins, and one kernel can walk several of them at once.
+pub const ARENA_STEP: usize = 64;
 
 /// A block of numbers with a shape.
 #[derive(Debug, Clone)]
@@ -29,35 +35,35 @@ pub struct Tensor {
 impl Tensor {
     /// A tensor with unspecified content.
     pub fn new(spec: Spec) -> Self {
-        Self { spec, buffer: Arc::new(Buffer::new(spec.bytes())) }
+        Self { spec, buffer: Arc::new(Buffer::new(spec.device, spec.bytes())) }
     }
 
     /// A tensor of zeros.
     pub fn zeros(spec: Spec) -> Self {
         let mut t = Self::new(spec);
-        t.buffer_mut().view_mut::<u8>().fill(0);
+        // A device's failure is told by its next launch.
+        let _ = t.buffer_mut().fill(0);
         t
     }
 
-    /// Tensors that lie side by side in one allocation: an arena. Contents are zero.
+    /// Tensors that lie side by side in one allocation, on the device of the first: an arena. Contents are zero.
     pub fn arena(specs: &[Spec]) -> Vec<Tensor> {
-        use crate::device::memory::BLOCK;
-        let sizes: Vec<usize> = specs.iter().map(|s| s.bytes().next_multiple_of(BLOCK)).collect();
-        let mut all = Buffer::new(sizes.iter().sum());
-        all.view_mut::<u8>().fill(0);
+        let sizes: Vec<usize> = specs.iter().map(|s| s.stored().next_multiple_of(ARENA_STEP) * s.dtype.bytes()).collect();
+        let mut all = Buffer::new(specs.first().map_or(Device::Cpu, |s| s.device), sizes.iter().sum());
+        let _ = all.fill(0);
         all.split(&sizes).into_iter().zip(specs).map(|(b, &spec)| Self { spec, buffer: Arc::new(b) }).collect()
     }
 
     /// A tensor with the given content, `values` in row-major order of the logical shape; empty lanes become zero.
     pub fn from_values<T: Stored>(spec: Spec, values: &[T]) -> Self {
         assert_eq!(values.len(), spec.shape.count(), "a tensor of shape {} cannot hold {} values", spec.shape, values.len());
-        let mut t = Self::zeros(spec);
+        let mut t = Self::zeros(spec.on(Device::Cpu));
         match spec.dtype {
             DType::U8 => t.write::<u8, T>(values),
             DType::I32 => t.write::<i32, T>(values),
             float => crate::dispatch!(float, D => t.write::<D, T>(values)),
         }
-        t
+        t.to(spec.device)
     }
 
     fn write<D: Stored, T: Stored>(&mut self, values: &[T]) {
@@ -68,26 +74,57 @@ impl Tensor {
         }
     }
 
-    /// All elements in row-major order of the logical shape.
+    /// All elements in row-major order of the logical shape. For a tensor on a GPU, [`Tensor::read`] can tell of a failure.
     pub fn values(&self) -> Vec<f64> {
+        match self.read() {
+            Ok(values) => values,
+            Err(e) => panic!("{e}"),
+        }
+    }
+
+    /// All elements in row-major order of the logical shape, fetched from where they are.
+    pub fn read(&self) -> Result<Vec<f64>> {
         fn read<D: Stored>(t: &Tensor) -> Vec<f64> {
             let data = t.data::<D>();
             (0..t.spec.shape.count()).map(|i| data[position(&t.spec, i)].to_f64()).collect()
         }
-        match self.spec.dtype {
-            DType::U8 => read::<u8>(self),
-            DType::I32 => read::<i32>(self),
-            float => crate::dispatch!(float, D => read::<D>(self)),
-        }
+        let here = self.fetch()?;
+        Ok(match self.spec.dtype {
+            DType::U8 => read::<u8>(&here),
+            DType::I32 => read::<i32>(&here),
+            float => crate::dispatch!(float, D => read::<D>(&here)),
+        })
     }
 
     /// The first element: the value of a scalar.
     pub fn item(&self) -> f64 {
-        match self.spec.dtype {
-            DType::U8 => self.data::<u8>()[0].to_f64(),
-            DType::I32 => self.data::<i32>()[0].to_f64(),
-            float => crate::dispatch!(float, D => self.data::<D>()[0].to_f64()),
+        self.values()[0]
+    }
+
+    /// The same numbers on the CPU.
+    pub fn fetch(&self) -> Result<Tensor> {
+        if self.device() == Device::Cpu {
+            return Ok(self.clone());
         }
+        let mut bytes = vec![0; self.spec.bytes()];
+        self.buffer.read(&mut bytes)?;
+        let mut here = Tensor::new(self.spec.on(Device::Cpu));
+        relay(&self.spec, &bytes, &here.spec(), here.buffer_mut().view_mut());
+        Ok(here)
+    }
+
+    /// The same numbers on another device; itself if it is there already.
+    pub fn to(&self, device: Device) -> Tensor {
+        if device == self.device() {
+            return self.clone();
+        }
+        // The source's failure, and the copy's, are told by the next launch.
+        let Ok(here) = self.fetch() else { return Tensor::new(self.spec.on(device)) };
+        let mut there = Tensor::new(self.spec.on(device));
+        let mut bytes = vec![0; there.spec.bytes()];
+        relay(&here.spec, here.buffer.view(), &there.spec, &mut bytes);
+        let _ = there.buffer_mut().write(&bytes);
+        there
     }
 
     /// The same numbers in another dtype.
@@ -128,6 +165,18 @@ impl Tensor {
         &mut self.buffer_mut().view_mut()[..stored]
     }
 
+    /// The stored elements for a kernel, in the order of memory.
+    pub fn cuda<T: Stored>(&self) -> Const<'_, T> {
+        self.expect::<T>();
+        self.buffer.cuda()
+    }
+
+    /// The stored elements for a kernel that writes them.
+    pub fn cuda_mut<T: Stored>(&mut self) -> Mut<'_, T> {
+        self.expect::<T>();
+        self.buffer_mut().cuda_mut()
+    }
+
     /// The stored elements as lane vectors: element `[g][c][h][w]` of a tensor in lanes.
     pub fn lanes<T: Stored>(&self) -> &[[T; L]] {
         assert_eq!(self.spec.layout, Layout::Lanes, "{} is not in lanes", self.spec);
@@ -150,11 +199,24 @@ impl Tensor {
         Tensor { spec: self.spec.with_shape(shape), buffer: self.buffer.clone() }
     }
 
+    /// The same memory under another spec, of as many stored elements: a tensor in lanes as the plain row of numbers that it is in
+    /// memory, empty lanes included. Shares the buffer.
+    pub fn view_as(&self, spec: Spec) -> Tensor {
+        assert_eq!(
+            (self.spec.stored(), self.dtype(), self.device()),
+            (spec.stored(), spec.dtype, spec.device),
+            "{} does not lie in memory as {spec} does",
+            self.spec
+        );
+        Tensor { spec, buffer: self.buffer.clone() }
+    }
+
     /// Copies the content of a tensor of the same spec.
     pub fn copy_from(&mut self, other: &Tensor) {
         assert_eq!(self.spec, other.spec, "only like can be copied to like");
         let bytes = self.spec.bytes();
-        self.buffer_mut().view_mut::<u8>()[..bytes].copy_from_slice(&other.buffer.view()[..bytes]);
+        // A device's failure is told by its next launch.
+        let _ = self.buffer_mut().copy_from(&other.buffer, bytes);
     }
 
     /// Makes this the only holder of its numbers, copying them if they are shared.
@@ -178,14 +240,59 @@ impl Tensor {
     }
 }
 
+/// Neighbours of an arena as one run of numbers for a kernel: where it begins, and how many elements it has, padding included.
+pub fn span<'a, T: Stored>(tensors: impl IntoIterator<Item = &'a Tensor>) -> (Const<'a, T>, usize) {
+    let (mut first, mut end, mut bytes) = (None, None, 0);
+    for t in tensors {
+        t.expect::<T>();
+        end = Some(follow(end, &t.buffer));
+        bytes += t.buffer.bytes();
+        first.get_or_insert(t.buffer.cuda());
+    }
+    (first.unwrap_or(Const::null()), bytes / size_of::<T>())
+}
+
+/// The same to be written.
+pub fn span_mut<'a, T: Stored>(tensors: impl IntoIterator<Item = &'a mut Tensor>) -> (Mut<'a, T>, usize) {
+    let (mut first, mut end, mut bytes) = (None, None, 0);
+    for t in tensors {
+        t.expect::<T>();
+        let buffer = t.buffer_mut();
+        end = Some(follow(end, buffer));
+        bytes += buffer.bytes();
+        first.get_or_insert(buffer.cuda_mut());
+    }
+    (first.unwrap_or(Mut::null()), bytes / size_of::<T>())
+}
+
+/// Makes sure that a buffer begins at `end`, where the one before it ends; gives its own end.
+fn follow(end: Option<(usize, usize)>, buffer: &Buffer) -> (usize, usize) {
+    let [begin, own_end] = buffer.ends();
+    assert!(end.is_none_or(|end| end == begin), "an arena's tensors are not given in its order");
+    own_end
+}
+
+/// Copies stored elements from the order of one spec to that of another, which may have other lanes; empty lanes become zero.
+fn relay(from: &Spec, x: &[u8], to: &Spec, y: &mut [u8]) {
+    let size = from.dtype.bytes();
+    if from.layout == Layout::Rows {
+        y[..from.bytes()].copy_from_slice(&x[..from.bytes()]);
+        return;
+    }
+    y.fill(0);
+    for i in 0..from.shape.count() {
+        y[position(to, i) * size..][..size].copy_from_slice(&x[position(from, i) * size..][..size]);
+    }
+}
+
 /// Where element `i` of the logical row-major order lies in memory.
 fn position(spec: &Spec, i: usize) -> usize {
     match spec.layout {
         Layout::Rows => i,
         Layout::Lanes => {
             let per_image = spec.shape.per_image();
-            let (n, j) = (i / per_image, i % per_image);
-            (n / L * per_image + j) * L + n % L
+            let (n, j, lanes) = (i / per_image, i % per_image, spec.device.lanes());
+            (n / lanes * per_image + j) * lanes + n % lanes
         }
     }
 }

@@ -5,6 +5,7 @@
 use super::dtype::DType;
 use super::lane::L;
 use crate::device::Device;
+use crate::error::{Error, Result};
 
 /// Up to four dimensions, outermost first: `[N, C, H, W]`, `[N, F]`, `[O, I, KH, KW]`, `[]`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,17 +105,36 @@ impl Spec {
         Self { shape: shape.into(), dtype, layout: Layout::Rows, device: Device::Cpu }
     }
 
+    /// The same on another device.
+    pub fn on(self, device: Device) -> Self {
+        Self { device, ..self }
+    }
+
     /// The same with another shape.
     pub fn with_shape(self, shape: impl Into<Shape>) -> Self {
         Self { shape: shape.into(), ..self }
+    }
+
+    /// G: how many groups of lanes the images fill on its device.
+    pub fn groups(&self) -> usize {
+        self.shape[0].div_ceil(self.device.lanes())
     }
 
     /// Elements in memory, those of empty lanes too.
     pub fn stored(&self) -> usize {
         match self.layout {
             Layout::Rows => self.shape.count(),
-            Layout::Lanes => groups(self.shape[0]) * self.shape.per_image() * L,
+            Layout::Lanes => self.groups() * self.device.lanes() * self.shape.per_image(),
         }
+    }
+
+    /// On a GPU, an error if the elements are more than kernels can count.
+    pub fn check_size(&self) -> Result<()> {
+        // Less a block, so that no thread's number overflows.
+        if self.device == Device::Cpu || self.stored() <= i32::MAX as usize - 1024 {
+            return Ok(());
+        }
+        Err(Error::run(format!("{self} has more elements than a kernel can count (2^31)")).hint("lower --batch"))
     }
 
     /// Bytes in memory.
@@ -129,12 +149,12 @@ impl std::fmt::Display for Spec {
     }
 }
 
-/// How many groups of L lanes `n` images fill.
+/// How many groups of L lanes `n` images fill on the CPU.
 pub fn groups(n: usize) -> usize {
     n.div_ceil(L)
 }
 
-/// How many lanes of group `g` hold one of `n` images.
+/// How many lanes of group `g` hold one of `n` images on the CPU.
 pub fn filled(n: usize, g: usize) -> usize {
     n.saturating_sub(g * L).min(L)
 }
