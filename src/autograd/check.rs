@@ -8,6 +8,7 @@
 
 use super::op::Op;
 use super::tape::{Gradients, Tape, Var};
+use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::{DType, Philox, Spec, Tensor};
 use std::sync::Arc;
@@ -42,7 +43,7 @@ impl Worst {
     }
 }
 
-/// Checks an op at the given f64 inputs; `wanted` says which of them have a gradient.
+/// Checks an op at the given f64 inputs, on the device where they are; `wanted` says which of them have a gradient.
 pub fn check(op: &Arc<dyn Op>, inputs: &[Tensor], wanted: &[bool], seed: u64) -> Result<Worst> {
     let (mut tape, vars, y) = run(op, inputs, wanted)?;
     let spec = tape.spec(y);
@@ -52,13 +53,13 @@ pub fn check(op: &Arc<dyn Op>, inputs: &[Tensor], wanted: &[bool], seed: u64) ->
 
     let scalar = |inputs: &[Tensor]| -> Result<f64> {
         let (tape, _, y) = run(op, inputs, wanted)?;
-        Ok(tape.value(y).values().iter().zip(&cotangent).map(|(y, c)| y * c).sum())
+        Ok(tape.value(y).read()?.iter().zip(&cotangent).map(|(y, c)| y * c).sum())
     };
     let mut worst = Worst { error: 0.0, input: 0, index: 0, analytic: 0.0, numeric: 0.0, elements: 0 };
     for (input, _) in wanted.iter().enumerate().filter(|&(_, &w)| w) {
-        let values = inputs[input].values();
+        let values = inputs[input].read()?;
         let zeros = vec![0.0; values.len()];
-        let analytic = tape.gradient(vars[input]).map_or(zeros, Tensor::values);
+        let analytic = tape.gradient(vars[input]).map_or(Ok(zeros), Tensor::read)?;
         for index in 0..values.len() {
             let shifted = |by: f64| {
                 let mut moved = values.clone();
@@ -80,24 +81,26 @@ pub fn check(op: &Arc<dyn Op>, inputs: &[Tensor], wanted: &[bool], seed: u64) ->
     Ok(worst)
 }
 
-/// The largest relative distance between the op in `dtype` and in f64, over its output and all wanted gradients:
-/// max |a - b| / max(1, max |b|).
-pub fn parity(op: &Arc<dyn Op>, inputs: &[Tensor], wanted: &[bool], dtype: DType, seed: u64) -> Result<f64> {
+/// The largest relative distance between the op on `device` and in f64 on the CPU, over its output and all wanted gradients:
+/// max |a - b| / max(1, max |b|). `inputs` are in the types that the op is to be tried in, of which `dtype` is that of activations; the
+/// run in f64 sees the same numbers.
+pub fn parity(op: &Arc<dyn Op>, inputs: &[Tensor], wanted: &[bool], dtype: DType, device: Device, seed: u64) -> Result<f64> {
     let rng = Philox::new(seed);
-    let results = |run_in: DType| -> Result<Vec<Vec<f64>>> {
-        // Inputs and cotangent are first rounded to the lower precision, so that both runs see the same numbers.
-        let round = |x: &Tensor| if is_float(x.spec()) { x.to_dtype(dtype).to_dtype(run_in) } else { x.clone() };
-        let (mut tape, vars, y) = run(op, &inputs.iter().map(round).collect::<Vec<_>>(), wanted)?;
+    let results = |run_in: DType, device: Device| -> Result<Vec<Vec<f64>>> {
+        let there = |x: &Tensor| if run_in == DType::F64 && is_float(x.spec()) { x.to_dtype(run_in) } else { x.clone() }.to(device);
+        let (mut tape, vars, y) = run(op, &inputs.iter().map(there).collect::<Vec<_>>(), wanted)?;
         let spec = tape.spec(y);
         let cotangent: Vec<f64> = (0..spec.shape.count()).map(|i| rng.normal(u64::MAX, i as u64)).collect();
-        let cotangent = Tensor::from_values(Spec { dtype, ..spec }, &cotangent).to_dtype(spec.dtype);
-        let mut all = vec![tape.value(y).values()];
+        let cotangent = Tensor::from_values(Spec { dtype, ..spec }.on(Device::Cpu), &cotangent).to_dtype(spec.dtype).to(device);
+        let mut all = vec![tape.value(y).read()?];
         tape.backward_from(y, cotangent, &mut Gradients::default())?;
-        all.extend(vars.iter().filter_map(|&v| tape.gradient(v)).map(Tensor::values));
+        for gradient in vars.iter().filter_map(|&v| tape.gradient(v)) {
+            all.push(gradient.read()?);
+        }
         Ok(all)
     };
     let mut worst: f64 = 0.0;
-    for (a, b) in results(dtype)?.iter().zip(&results(DType::F64)?) {
+    for (a, b) in results(dtype, device)?.iter().zip(&results(DType::F64, Device::Cpu)?) {
         let scale = b.iter().fold(1.0, |m: f64, b| m.max(b.abs()));
         for (a, b) in a.iter().zip(b) {
             let error = (a - b).abs() / scale;

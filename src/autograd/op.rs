@@ -126,22 +126,28 @@ impl Slot {
     }
 
     /// Contributes a whole tensor, without a copy if it is the first.
-    pub fn give(&mut self, dx: &Tensor) {
+    pub fn give(&mut self, dx: &Tensor) -> Result<()> {
         if !self.written && self.tensor.is_none() {
             self.tensor = Some(dx.clone());
             self.written = true;
-            return;
+            return Ok(());
         }
         let (tensor, add) = self.open();
-        if add { add_assign(tensor, dx) } else { tensor.copy_from(dx) }
+        if add {
+            return add_assign(tensor, dx);
+        }
+        tensor.copy_from(dx);
+        Ok(())
     }
 }
 
 /// `a += b`.
-pub(super) fn add_assign(a: &mut Tensor, b: &Tensor) {
+pub(super) fn add_assign(a: &mut Tensor, b: &Tensor) -> Result<()> {
+    use crate::device::Device;
+    use crate::device::cuda::{Launch, kernels::add};
     use crate::tensor::Element;
     use rayon::prelude::*;
-    fn run<T: Element>(a: &mut Tensor, b: &Tensor) {
+    fn cpu<T: Element>(a: &mut Tensor, b: &Tensor) {
         const CHUNK: usize = 1 << 14;
         a.data_mut::<T>().par_chunks_mut(CHUNK).zip(b.data::<T>().par_chunks(CHUNK)).for_each(|(a, b)| {
             for (a, &b) in a.iter_mut().zip(b) {
@@ -149,8 +155,16 @@ pub(super) fn add_assign(a: &mut Tensor, b: &Tensor) {
             }
         });
     }
+    fn cuda<T: Element>(a: &mut Tensor, b: &Tensor) -> Result<()> {
+        let count = a.spec().stored();
+        add::accumulate::<T>(Launch::each(a.device(), count, 256), a.cuda_mut(), b.cuda(), count as i32)
+    }
     assert_eq!(a.spec(), b.spec(), "gradients of one tensor have one spec");
-    crate::dispatch!(a.dtype(), T => run::<T>(a, b))
+    match a.device() {
+        Device::Cpu => crate::dispatch!(a.dtype(), T => cpu::<T>(a, b)),
+        Device::Cuda(_) => crate::dispatch!(a.dtype(), T => cuda::<T>(a, b)?),
+    }
+    Ok(())
 }
 
 /// The error of an op that got inputs of the wrong shape: names the op, every input's spec, and the rule.

@@ -6,7 +6,7 @@
 
 use super::op::{Node, Op, Saved, Slot, add_assign};
 use crate::error::{Error, Result};
-use crate::tensor::{Spec, Tensor};
+use crate::tensor::{Layout, Spec, Stored, Tensor};
 use std::fmt;
 use std::sync::Arc;
 
@@ -79,6 +79,30 @@ impl Gradients {
     /// Are there no parameters?
     pub fn is_empty(&self) -> bool {
         self.tensors.is_empty()
+    }
+
+    /// Multiplies every gradient, on the CPU.
+    pub fn multiply(&mut self, by: f64) {
+        for dw in self.tensors.iter_mut().zip(&self.written).filter(|(_, written)| **written).filter_map(|(dw, _)| dw.as_mut()) {
+            crate::dispatch!(sums dw.dtype(), A => {
+                for x in dw.data_mut::<A>() {
+                    *x = A::from_f64(x.to_f64() * by);
+                }
+            });
+        }
+    }
+
+    /// The gradients that the last backward reached, in runs of neighbours.
+    pub fn runs(&self) -> Vec<Vec<&Tensor>> {
+        let mut runs = vec![Vec::new()];
+        for i in 0..self.len() {
+            match (self.get(i), runs.last_mut()) {
+                (Some(dw), Some(run)) => run.push(dw),
+                _ => runs.push(Vec::new()),
+            }
+        }
+        runs.retain(|run| !run.is_empty());
+        runs
     }
 
     /// The next backward writes instead of adding: PyTorch's `zero_grad`, without touching memory.
@@ -159,7 +183,7 @@ impl Tape {
             }
             e
         };
-        let spec = op.output(&specs).map_err(at)?;
+        let spec = op.output(&specs).and_then(|spec| spec.check_size().map(|()| spec)).map_err(at)?;
         let x: Vec<&Tensor> = inputs.iter().map(|&v| self.value(v)).collect();
         let (y, saved) = match op.alias(x[0]) {
             Some(y) => (y, Saved::new()),
@@ -253,7 +277,7 @@ impl Tape {
             let mut slots: Vec<Slot> = entry.inputs.iter().map(|&v| self.open(v, params)).collect();
             entry.op.backward(&node, &dy, &mut slots)?;
             for (&v, slot) in entry.inputs.iter().zip(slots) {
-                self.close(v, slot, params);
+                self.close(v, slot, params)?;
             }
             if entry.output != root {
                 self.values[entry.output.i()].tensor = None;
@@ -274,13 +298,13 @@ impl Tape {
             }
             _ => {
                 let tensor = value.gradient.take();
-                Slot { spec: value.spec, written: tensor.is_some(), tensor, wanted: value.wanted }
+                Slot { spec: gradient_spec(value.spec), written: tensor.is_some(), tensor, wanted: value.wanted }
             }
         }
     }
 
     /// Puts a gradient back.
-    fn close(&mut self, v: Var, slot: Slot, params: &mut Gradients) {
+    fn close(&mut self, v: Var, slot: Slot, params: &mut Gradients) -> Result<()> {
         let value = &mut self.values[v.i()];
         let place = match value.origin {
             Origin::Param(i) if value.wanted => {
@@ -292,11 +316,12 @@ impl Tape {
         match (place.as_mut(), slot.tensor) {
             (Some(first), Some(second)) if slot.written => {
                 first.make_unique();
-                add_assign(first, &second);
+                add_assign(first, &second)?;
             }
             (None, Some(tensor)) => *place = Some(tensor),
             _ => {}
         }
+        Ok(())
     }
 
     /// The lines of the tape, in the order of execution.
@@ -310,6 +335,14 @@ impl Tape {
             spec: self.spec(e.output),
             held: e.saved.iter().chain(&self.values[e.output.i()].tensor).map(|t| t.spec().bytes()).sum(),
         })
+    }
+}
+
+/// The spec of the gradient of a value: that of a parameter is a sum over the batch and stays in the type of sums.
+fn gradient_spec(spec: Spec) -> Spec {
+    match spec.layout {
+        Layout::Lanes => spec,
+        Layout::Rows => Spec { dtype: spec.dtype.acc(), ..spec },
     }
 }
 

@@ -28,6 +28,7 @@
 use super::case::{BATCHES, Case, Draw, Input};
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
+use crate::device::Device;
 use crate::error::Result;
 use crate::simd;
 use crate::tensor::{Element, L, Lane, Layout, Spec, Tensor};
@@ -54,13 +55,16 @@ impl Op for Add {
     }
 
     fn forward(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
-        crate::dispatch!(y.dtype(), T => forward::<T>(x[0], x[1], y));
+        crate::dispatch!(y.dtype(), T => match y.device() {
+            Device::Cpu => forward::<T>(x[0], x[1], y),
+            Device::Cuda(_) => cuda::forward::<T>(x[0], x[1], y)?,
+        });
         Ok(Saved::new())
     }
 
     fn backward(&self, _: &Node, dy: &Tensor, dx: &mut [Slot]) -> Result<()> {
         for dx in dx.iter_mut().filter(|dx| dx.wanted()) {
-            dx.give(dy);
+            dx.give(dy)?;
         }
         Ok(())
     }
@@ -87,6 +91,19 @@ fn forward<T: Element>(a: &Tensor, b: &Tensor, y: &mut Tensor) {
     let y = y.lanes_mut::<T>().par_chunks_mut(CHUNK);
     let b = b.lanes::<T>().par_chunks(CHUNK);
     a.lanes::<T>().par_chunks(CHUNK).zip(b).zip(y).for_each(|((a, b), y)| run::<T>(a, b, y));
+}
+
+// ---- CUDA
+
+mod cuda {
+    use super::*;
+    use crate::device::cuda::{Launch, kernels::add as kernel};
+
+    /// a, b, y: any one shape in lanes.
+    pub fn forward<T: Element>(a: &Tensor, b: &Tensor, y: &mut Tensor) -> Result<()> {
+        let count = y.spec().stored();
+        kernel::forward::<T>(Launch::each(y.device(), count, 256), a.cuda(), b.cuda(), y.cuda_mut(), count as i32)
+    }
 }
 
 /// What it is tried on.

@@ -34,6 +34,7 @@ use super::case::{BATCHES, Case, Draw, Input};
 use super::window::{self, Axis, Window};
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
+use crate::device::Device;
 use crate::error::Result;
 use crate::simd;
 use crate::tensor::{Element, L, Lane, Spec, Stored, Tensor};
@@ -73,13 +74,21 @@ impl Op for AvgPool2d {
 
     fn forward(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
         let axes = self.axes(&[x[0].spec()])?;
-        crate::dispatch!(y.dtype(), T => forward::<T>(&axes, x[0], y));
+        crate::dispatch!(y.dtype(), T => match y.device() {
+            Device::Cpu => forward::<T>(&axes, x[0], y),
+            Device::Cuda(_) => cuda::forward::<T>(&axes, x[0], y)?,
+        });
         Ok(Saved::new())
     }
 
     fn backward(&self, n: &Node, dy: &Tensor, dx: &mut [Slot]) -> Result<()> {
         let axes = self.axes(&[n.spec(0)])?;
-        crate::dispatch!(dy.dtype(), T => backward_input::<T>(&axes, dy, &mut dx[0]));
+        if dx[0].wanted() {
+            crate::dispatch!(dy.dtype(), T => match dy.device() {
+                Device::Cpu => backward_input::<T>(&axes, dy, &mut dx[0]),
+                Device::Cuda(_) => cuda::backward_input::<T>(&axes, dy, &mut dx[0])?,
+            });
+        }
         Ok(())
     }
 
@@ -176,15 +185,34 @@ fn backward_input<T: Element>(axes: &[Axis; 2], dy: &Tensor, dx: &mut Slot) {
             }
         }
     }
-    if !dx.wanted() {
-        return;
-    }
     let (dx, add) = dx.open();
     let [rows, cols] = axes;
     let (readers_y, readers_x) = (rows.readers(), cols.readers());
     let (plane, out) = (rows.input * cols.input, rows.output * cols.output);
     let dx = dx.lanes_mut::<T>().par_chunks_mut(plane);
     dy.lanes::<T>().par_chunks(out).zip(dx).for_each(|(dy, dx)| run::<T>(dy, dx, axes, &readers_y, &readers_x, add));
+}
+
+// ---- CUDA
+
+mod cuda {
+    use super::*;
+    use crate::device::cuda::{Launch, kernels::avgpool2d as kernel};
+
+    /// x: [G, C, H, W, L]; y: [G, C, OH, OW, L]. One warp an output pixel.
+    pub fn forward<T: Element>(axes: &[Axis; 2], x: &Tensor, y: &mut Tensor) -> Result<()> {
+        let d = window::sizes(axes, x.spec());
+        let at = Launch::warps(y.device(), (d.planes * d.oh * d.ow) as usize, 8);
+        kernel::forward::<T>(at, x.cuda(), y.cuda_mut(), d)
+    }
+
+    /// dy: [G, C, OH, OW, L]; dx: [G, C, H, W, L]. One warp an input pixel.
+    pub fn backward_input<T: Element>(axes: &[Axis; 2], dy: &Tensor, dx: &mut Slot) -> Result<()> {
+        let (dx, add) = dx.open();
+        let d = window::sizes(axes, dx.spec());
+        let at = Launch::warps(dy.device(), (d.planes * d.h * d.w) as usize, 8);
+        kernel::backward_input::<T>(at, dy.cuda(), dx.cuda_mut(), d, add.into())
+    }
 }
 
 /// What it is tried on.

@@ -41,17 +41,24 @@ pub struct Input {
     pub draw: Draw,
     /// Does it have a gradient?
     pub wanted: bool,
+    /// Is it kept in the type of sums, f32 where the activations are in half precision?
+    pub sums: bool,
 }
 
 impl Input {
     /// An activation `[N, ...]` with a gradient.
     pub fn lanes(shape: impl Into<Shape>, draw: Draw) -> Self {
-        Self { shape: shape.into(), layout: Layout::Lanes, draw, wanted: true }
+        Self { shape: shape.into(), layout: Layout::Lanes, draw, wanted: true, sums: false }
     }
 
     /// A parameter with a gradient.
     pub fn rows(shape: impl Into<Shape>, draw: Draw) -> Self {
-        Self { shape: shape.into(), layout: Layout::Rows, draw, wanted: true }
+        Self { shape: shape.into(), layout: Layout::Rows, draw, wanted: true, sums: false }
+    }
+
+    /// A parameter with a gradient that is kept in the type of sums: a batch norm's.
+    pub fn sums(shape: impl Into<Shape>, draw: Draw) -> Self {
+        Self { sums: true, ..Self::rows(shape, draw) }
     }
 
     /// The same without a gradient.
@@ -120,7 +127,11 @@ impl Input {
                 }
             }
         }
-        let dtype = if matches!(self.draw, Draw::Labels(_)) { DType::I32 } else { dtype };
+        let dtype = match self.draw {
+            Draw::Labels(_) => DType::I32,
+            _ if self.sums => dtype.acc(),
+            _ => dtype,
+        };
         Tensor::from_values(Spec { layout: self.layout, ..Spec::rows(self.shape, dtype) }, &values)
     }
 }

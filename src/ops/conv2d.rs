@@ -31,15 +31,19 @@
 //!
 //! Cost: 2·N·O·OH·OW·C·KH·KW FLOP for each of y, dx and dw. One pass reads x and writes y; the weights stay in cache.
 //!
-//! Read next: `correlate.rs`, the inner loop; then `maxpool2d.rs`.
+//! dw sums over pixels and images, so each task (on a GPU: each warp) sums a share of them for all (a tile) of the weights, and the
+//! shares are added in order: their number depends on shapes alone, and so does the result.
+//!
+//! Read next: `correlate.rs` and `taps.rs`, the inner loops; then `maxpool2d.rs`.
 
 use super::case::{BATCHES, Case, Draw, Input};
 use super::correlate::{Grid, Scratch, correlate, pack};
+use super::taps::weights_of_group;
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
+use crate::device::Device;
 use crate::error::Result;
-use crate::simd;
-use crate::tensor::{Element, L, Lane, Layout, Real, Spec, Tensor, groups};
+use crate::tensor::{Element, Layout, Real, Spec, Tensor, groups};
 use rayon::prelude::*;
 
 /// Convolution; inputs x `[N,C,H,W]`, w `[O,C,KH,KW]` and, if there is a bias, b `[O]`.
@@ -53,20 +57,20 @@ pub struct Conv2d {
 
 /// All sizes of one convolution.
 #[derive(Debug, Clone, Copy)]
-struct Dims {
-    n: usize,
-    c: usize,
-    h: usize,
-    w: usize,
-    o: usize,
-    kh: usize,
-    kw: usize,
-    sh: usize,
-    sw: usize,
-    ph: usize,
-    pw: usize,
-    oh: usize,
-    ow: usize,
+pub(super) struct Dims {
+    pub(super) n: usize,
+    pub(super) c: usize,
+    pub(super) h: usize,
+    pub(super) w: usize,
+    pub(super) o: usize,
+    pub(super) kh: usize,
+    pub(super) kw: usize,
+    pub(super) sh: usize,
+    pub(super) sw: usize,
+    pub(super) ph: usize,
+    pub(super) pw: usize,
+    pub(super) oh: usize,
+    pub(super) ow: usize,
 }
 
 impl Conv2d {
@@ -113,20 +117,27 @@ impl Op for Conv2d {
 
     fn forward(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
         let d = self.dims(&x[0].spec(), &x[1].spec());
-        crate::dispatch!(y.dtype(), T => forward::<T>(&d, x[0], x[1], x.get(2).copied(), y));
+        crate::dispatch!(y.dtype(), T => match y.device() {
+            Device::Cpu => forward::<T>(&d, x[0], x[1], x.get(2).copied(), y),
+            Device::Cuda(_) => cuda::forward::<T>(&d, x[0], x[1], x.get(2).copied(), y)?,
+        });
         Ok(Saved::new())
     }
 
     fn backward(&self, n: &Node, dy: &Tensor, dx: &mut [Slot]) -> Result<()> {
         let d = self.dims(&n.spec(0), &n.spec(1));
-        crate::dispatch!(dy.dtype(), T => {
-            if dx[0].wanted() {
-                backward_input::<T>(&d, n.x(1), dy, &mut dx[0]);
-            }
-            if dx[1..].iter().any(Slot::wanted) {
-                backward_weight::<T>(&d, n.x(0), dy, &mut dx[1..]);
-            }
-        });
+        if dx[0].wanted() {
+            crate::dispatch!(dy.dtype(), T => match dy.device() {
+                Device::Cpu => backward_input::<T>(&d, n.x(1), dy, &mut dx[0]),
+                Device::Cuda(_) => cuda::backward_input::<T>(&d, n.x(1), dy, &mut dx[0])?,
+            });
+        }
+        if dx[1..].iter().any(Slot::wanted) {
+            crate::dispatch!(dy.dtype(), T => match dy.device() {
+                Device::Cpu => backward_weight::<T>(&d, n.x(0), dy, &mut dx[1..]),
+                Device::Cuda(_) => cuda::backward_weight::<T>(&d, n.x(0), dy, &mut dx[1..])?,
+            });
+        }
         Ok(())
     }
 
@@ -286,84 +297,71 @@ fn backward_weight<T: Element>(d: &Dims, x: &Tensor, dy: &Tensor, dwb: &mut [Slo
     }
 }
 
-simd! {
-    /// One group: dw[o][c][kh][kw] += Σ_images Σ_oh Σ_ow dy[o][oh][ow]·x[c][oh·sh + kh − ph][ow·sw + kw], db[o] += Σ dy
-    ///
-    /// x [C][H][W + 2pw], dy [O][OH][OW]
-    fn weights_of_group<A: Real>(x: &[[A; L]], dy: &[[A; L]], dw: &mut [A], db: &mut [A], d: &Dims) {
-        for (db, dy) in db.iter_mut().zip(dy.chunks_exact(d.oh * d.ow)) {
-            let mut sum = Lane::zero();
-            for dy in dy {
-                sum = sum.add(Lane(*dy));
-            }
-            *db = *db + sum.sum(L);
-        }
-        let mut o = 0;
-        while o < d.o {
-            let channels = if FUSED { 2.min(d.o - o) } else { 1 };
-            for c in 0..d.c {
-                for kh in 0..d.kh {
-                    let mut kw = 0;
-                    while kw < d.kw {
-                        // Threes, but rather two twos at the end than a three and a one.
-                        let left = d.kw - kw;
-                        let taps = if !FUSED { 1 } else if left == 2 || left == 4 { 2 } else { left.min(3) };
-                        match (channels, taps) {
-                            (2, 3) => taps_of_row::<A, 2, 3>(x, dy, dw, d, o, c, kh, kw),
-                            (2, 2) => taps_of_row::<A, 2, 2>(x, dy, dw, d, o, c, kh, kw),
-                            (2, _) => taps_of_row::<A, 2, 1>(x, dy, dw, d, o, c, kh, kw),
-                            (_, 3) => taps_of_row::<A, 1, 3>(x, dy, dw, d, o, c, kh, kw),
-                            (_, 2) => taps_of_row::<A, 1, 2>(x, dy, dw, d, o, c, kh, kw),
-                            _ => taps_of_row::<A, 1, 1>(x, dy, dw, d, o, c, kh, kw),
-                        }
-                        kw += taps;
-                    }
-                }
-            }
-            o += channels;
-        }
-    }
-}
+// ---- CUDA
 
-/// The weights (o.., c, kh, kw..): `O` output channels and `K` taps of a row, all sums in registers.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn taps_of_row<A: Real, const O: usize, const K: usize>(
-    x: &[[A; L]],
-    dy: &[[A; L]],
-    dw: &mut [A],
-    d: &Dims,
-    o: usize,
-    c: usize,
-    kh: usize,
-    kw: usize,
-) {
-    // The rows oh for which row oh·sh + kh − ph exists.
-    let oh0 = d.ph.saturating_sub(kh).div_ceil(d.sh);
-    let oh1 = ((d.h + d.ph).saturating_sub(kh).div_ceil(d.sh)).min(d.oh);
-    let mut acc = [[Lane::zero(); K]; O];
-    for oh in oh0..oh1 {
-        let row = oh * d.sh + kh - d.ph;
-        let x = &x[(c * d.h + row) * (d.w + 2 * d.pw) + kw..][..(d.ow - 1) * d.sw + K];
-        let mut dys = [dy; O];
-        for i in 0..O {
-            dys[i] = &dy[((o + i) * d.oh + oh) * d.ow..][..d.ow];
-        }
-        for ow in 0..d.ow {
-            let window = &x[ow * d.sw..ow * d.sw + K];
-            for i in 0..O {
-                let dy = Lane(dys[i][ow]);
-                for k in 0..K {
-                    acc[i][k] = Lane(window[k]).fma_lane(dy, acc[i][k]);
-                }
-            }
-        }
+mod cuda {
+    use super::*;
+    use crate::device::cuda::kernels::conv2d::{self as kernel, Dims as Sizes};
+    use crate::device::cuda::{Launch, Mut};
+    use crate::ops::correlate::cuda::{Picture, correlate};
+    use crate::tensor::Stored;
+
+    /// x [N,C,H,W], w [O,C,KH,KW], b [O], y [N,O,OH,OW]
+    pub fn forward<T: Element>(d: &Dims, x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: &mut Tensor) -> Result<()> {
+        correlate::<T>(d, Picture::Output, x, w, b, y, false)
     }
-    for i in 0..O {
-        for k in 0..K {
-            let dw = &mut dw[(((o + i) * d.c + c) * d.kh + kh) * d.kw + kw + k];
-            *dw = *dw + acc[i][k].sum(L);
+
+    /// w [O,C,KH,KW], dy [N,O,OH,OW], dx [N,C,H,W]
+    pub fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) -> Result<()> {
+        let (dx, add) = dx.open();
+        correlate::<T>(d, Picture::Input, dy, w, None, dx, add)
+    }
+
+    /// The warps that a large GPU should have at least, and the pixels that are worth a warp.
+    const WARPS: usize = 2048;
+    const PIXELS: usize = 16;
+
+    /// x [N,C,H,W], dy [N,O,OH,OW], dw [O,C,KH,KW], db [O]. One warp a tile of weights and slice of the rows of all groups.
+    pub fn backward_weight<T: Element>(d: &Dims, x: &Tensor, dy: &Tensor, dwb: &mut [Slot]) -> Result<()> {
+        // A tile: output channels, and either all taps of one c or 8 of (c, kh, kw); in f64 it is smaller.
+        let narrow = size_of::<T::Acc>() / 4;
+        let (outputs, inner) = match [d.kh, d.kw, d.sw] {
+            [3, 3, 1 | 2] => (8 / narrow, d.c),
+            [5, 5, 1 | 2] => (4 / narrow / narrow, d.c),
+            _ => (8 / narrow, (d.c * d.kh * d.kw).div_ceil(8)),
+        };
+        let (groups, weights, tiles) = (x.spec().groups(), d.o * d.c * d.kh * d.kw, d.o.div_ceil(outputs) * inner);
+        let rows = groups * d.oh;
+        let slices = WARPS.div_ceil(tiles).min(rows * d.ow / PIXELS).min(rows).max(1);
+        let warps = inner.min(4);
+        let at = Launch::new(dy.device(), [slices, d.o.div_ceil(outputs), inner.div_ceil(warps)], [32, warps, 1]);
+        let with_db = i32::from(dwb.get(1).is_some_and(Slot::wanted));
+        let sizes = Sizes {
+            groups: groups as i32,
+            c: d.c as i32,
+            h: d.h as i32,
+            w: d.w as i32,
+            o: d.o as i32,
+            kh: d.kh as i32,
+            kw: d.kw as i32,
+            sh: d.sh as i32,
+            sw: d.sw as i32,
+            ph: d.ph as i32,
+            pw: d.pw as i32,
+            oh: d.oh as i32,
+            ow: d.ow as i32,
+            slices: slices as i32,
+        };
+        let mut partial = Tensor::new(Spec::rows([slices, weights + d.o], T::Acc::DTYPE).on(dy.device()));
+        match [d.kh, d.kw, d.sw] {
+            [3, 3, 1 | 2] => kernel::backward_weight_3x3::<T>(at, x.cuda(), dy.cuda(), partial.cuda_mut(), sizes, with_db)?,
+            [5, 5, 1 | 2] => kernel::backward_weight_5x5::<T>(at, x.cuda(), dy.cuda(), partial.cuda_mut(), sizes, with_db)?,
+            _ => kernel::backward_weight_any::<T>(at, x.cuda(), dy.cuda(), partial.cuda_mut(), sizes, with_db)?,
         }
+        let mut gradients = dwb.iter_mut().map(crate::ops::gradient::<T>);
+        let ((dw, add_w), (db, add_b)) = (gradients.next().unwrap_or((Mut::null(), 0)), gradients.next().unwrap_or((Mut::null(), 0)));
+        let at = Launch::each(dy.device(), weights + d.o, 128);
+        kernel::sum_slices::<T>(at, partial.cuda(), dw, db, slices as i32, weights as i32, d.o as i32, add_w, add_b)
     }
 }
 

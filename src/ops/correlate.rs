@@ -4,6 +4,9 @@
 //! [`correlate`] computes it. One lane is one image; the loop holds the sums of one pixel of four output channels in registers
 //! and runs over all taps of their windows. Rows above and below the picture are left out beforehand; left and right of it,
 //! [`Scratch::widen`] puts zeros. Read next: `conv2d.rs`, below `// ---- CPU`.
+//!
+//! On a GPU the same sums are done by tiles of output planes and pixels of a row, and all classes of a stride at once; a warp has
+//! more pixels and fewer planes in registers than the CPU, because there a weight costs as much to fetch as 32 pixels.
 
 use crate::simd;
 use crate::tensor::{Element, L, Lane, Real, Spec, Tensor};
@@ -181,5 +184,81 @@ simd! {
                 *out = [T::Acc::ZERO; L];
             }
         }
+    }
+}
+
+// ---- CUDA
+
+pub(super) mod cuda {
+    use super::*;
+    use crate::device::cuda::kernels::correlate::{self as kernel, Grid};
+    use crate::device::cuda::{Const, Launch};
+    use crate::error::Result;
+    use crate::ops::conv2d::Dims;
+
+    /// Which picture of a convolution is written.
+    #[derive(Clone, Copy, PartialEq)]
+    pub enum Picture {
+        /// y of x.
+        Output,
+        /// dx of dy.
+        Input,
+    }
+
+    /// Output planes and pixels of a row that a warp sums, in f32 (in f64 half as many planes), and what one product costs in them:
+    /// each weight is fetched from shared memory once for its pixels, each pixel once for its planes.
+    const TILES: [(usize, usize, usize); 4] = [(8, 7, 20), (8, 8, 20), (4, 8, 22), (4, 4, 28)];
+
+    /// Warps that a large GPU should have at least; where there are fewer tiles, up to 4 warps share one.
+    const WARPS: usize = 1024;
+
+    /// y = b + the windows of x times w; or dx (+)= those of dy. Shapes as in `conv2d.rs`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn correlate<T: Element>(
+        d: &Dims,
+        written: Picture,
+        x: &Tensor,
+        w: &Tensor,
+        b: Option<&Tensor>,
+        out: &mut Tensor,
+        add: bool,
+    ) -> Result<()> {
+        let transposed = written == Picture::Input;
+        let ([_, planes, height, width], [_, out_planes, out_height, out_width]) = (x.shape().nchw(), out.shape().nchw());
+        // Backward, the positions of dx with the same remainder of the stride are a class; the first class is the largest.
+        let (sh, sw) = if transposed { (d.sh, d.sw) } else { (1, 1) };
+        let (rows, cols, classes) = (out_height.div_ceil(sh), out_width.div_ceil(sw), sh.min(out_height) * sw.min(out_width));
+        let narrow = size_of::<T::Acc>() / 4;
+        let price = |(o, p, cost): (usize, usize, usize)| out_planes.next_multiple_of(o / narrow) * cols.next_multiple_of(p) * cost;
+        let (o, p, _) = TILES.into_iter().min_by_key(|&tile| price(tile)).unwrap_or(TILES[0]);
+        let (blocks_o, tiles, groups) = (out_planes.div_ceil(o / narrow), rows * cols.div_ceil(p), out.spec().groups());
+        let mut split = 1;
+        while split < 4 && tiles * classes * blocks_o * groups * split < WARPS && planes >= 4 * split {
+            split *= 2;
+        }
+        let grid = Grid {
+            planes: planes as i32,
+            height: height as i32,
+            width: width as i32,
+            out_planes: out_planes as i32,
+            out_height: out_height as i32,
+            out_width: out_width as i32,
+            kh: d.kh as i32,
+            kw: d.kw as i32,
+            sh: d.sh as i32,
+            sw: d.sw as i32,
+            ph: d.ph as i32,
+            pw: d.pw as i32,
+            transposed: transposed.into(),
+            split: split as i32,
+        };
+        let at = Launch::new(out.device(), [(tiles * split).div_ceil(4) * classes, blocks_o, groups], [32, 4, 1]);
+        let tile = match (o, p) {
+            (8, 7) => kernel::tile_8x7::<T>,
+            (8, 8) => kernel::tile_8x8::<T>,
+            (4, 8) => kernel::tile_4x8::<T>,
+            _ => kernel::tile_4x4::<T>,
+        };
+        tile(at, x.cuda(), w.cuda(), b.map_or(Const::null(), Tensor::cuda), out.cuda_mut(), grid, add.into())
     }
 }

@@ -10,7 +10,8 @@
 //! y = r Σ_n Σ_c -t'_c·logp_c        logp_c = x_c - log Σ_k exp(x_k)        r = 1/N (mean) or 1 (sum)
 //! ```
 //!
-//! A class with t' = 0 contributes nothing, even where logp = -inf. Unlike PyTorch there is no label that means "ignore".
+//! A class with t' = 0 contributes nothing, even where logp = -inf. Unlike PyTorch there is no label that means "ignore". A label
+//! that is no class is an error on the CPU; on a GPU, where the host sees no label, the loss becomes NaN.
 //!
 //! # Backward
 //!
@@ -31,6 +32,7 @@ use super::case::{BATCHES, Case, Draw, Input};
 use super::softmax::{exp_below, first, groups_per_task, maximum};
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::simd;
 use crate::tensor::{DType, Element, L, Lane, Layout, Real, Spec, Stored, Tensor, filled};
@@ -68,9 +70,9 @@ impl Op for CrossEntropy {
                 if x.layout == Layout::Lanes
                     && x.shape.len() == 2
                     && x.shape[1] > 0
-                    && (t == x || *t == Spec::rows([x.shape[0]], DType::I32)) =>
+                    && (t == x || *t == Spec::rows([x.shape[0]], DType::I32).on(x.device)) =>
             {
-                Ok(Spec::rows([], x.dtype.acc()))
+                Ok(Spec::rows([], x.dtype.acc()).on(x.device))
             }
             _ => Err(mismatch(self.name(), x, "takes logits [N, C] and i32 labels [N] or probabilities [N, C] of the same dtype")),
         }
@@ -81,23 +83,31 @@ impl Op for CrossEntropy {
     }
 
     fn forward(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
-        if x[1].dtype() == DType::I32 {
+        let mut logp = Tensor::new(Spec { dtype: x[0].dtype().acc(), ..x[0].spec() });
+        let factor = self.factor(x[0].spec());
+        if x[1].dtype() == DType::I32 && y.device() == Device::Cpu {
             check(x[1].data(), x[0].shape()[1])?;
         }
-        let mut logp = Tensor::new(Spec { dtype: x[0].dtype().acc(), ..x[0].spec() });
-        let loss = crate::dispatch!(x[0].dtype(), T => forward::<T>(self, x[0], x[1], &mut logp));
-        let loss = loss * self.factor(x[0].spec());
-        crate::dispatch!(y.dtype(), A => y.data_mut::<A>()[0] = A::from_f64(loss));
+        crate::dispatch!(x[0].dtype(), T => match y.device() {
+            Device::Cpu => y.data_mut()[0] = <T as Element>::Acc::from_f64(factor * forward::<T>(self, x[0], x[1], &mut logp)),
+            Device::Cuda(_) => cuda::forward::<T>(self, x[0], x[1], &mut logp, factor, y)?,
+        });
         Ok(vec![logp])
     }
 
     fn backward(&self, n: &Node, dy: &Tensor, dx: &mut [Slot]) -> Result<()> {
-        let scale = dy.item() * self.factor(n.spec(0));
+        let factor = self.factor(n.spec(0));
         let (logp, t) = (&n.saved[0], n.x(1));
         let [dx, dt] = dx else { unreachable!("logits and target") };
-        crate::dispatch!(n.spec(0).dtype, T => {
-            backward_input::<T>(self, logp, t, scale, dx);
-            backward_target::<T>(self, logp, scale, dt);
+        crate::dispatch!(n.spec(0).dtype, T => match dy.device() {
+            Device::Cpu => {
+                backward_input::<T>(self, logp, t, dy.item() * factor, dx);
+                backward_target::<T>(self, logp, dy.item() * factor, dt);
+            }
+            Device::Cuda(_) => {
+                cuda::backward_input::<T>(self, logp, t, dy, factor, dx)?;
+                cuda::backward_target::<T>(self, logp, dy, factor, dt)?;
+            }
         });
         Ok(())
     }
@@ -144,16 +154,32 @@ pub fn predictions(logits: &Tensor) -> Vec<u32> {
 ///
 /// logits `[N, C]` in lanes; target labels i32 `[N]` or probabilities `[N, C]` in lanes.
 pub fn hits(logits: &Tensor, target: &Tensor) -> usize {
-    let labels = match target.dtype() {
-        DType::I32 => target.data().to_vec(),
-        _ => predictions(target).iter().map(|&label| label as i32).collect(),
+    let labels: Vec<f64> = match target.dtype() {
+        DType::I32 => target.values(),
+        _ => predictions(target).into_iter().map(f64::from).collect(),
     };
     assert_eq!(logits.shape()[0], labels.len(), "each image has one label");
-    predictions(logits).iter().zip(&labels).filter(|&(&class, &label)| i64::from(class) == i64::from(label)).count()
+    predictions(logits).iter().zip(&labels).filter(|&(&class, &label)| f64::from(class) == label).count()
+}
+
+/// Adds a batch to what a run counts: totals (f64 `[3]`) += summed loss, hits, images.
+///
+/// loss: what the op gave, `images_in_loss` times which is the sum (N for a mean, 1 for a sum); logits `[N, C]` in lanes, target labels
+/// i32 `[N]` or probabilities `[N, C]` in lanes; all on one device, which the host need not wait for.
+pub fn accumulate(loss: &Tensor, images_in_loss: f64, logits: &Tensor, target: &Tensor, totals: &mut Tensor) -> Result<()> {
+    if let Device::Cuda(_) = totals.device() {
+        return crate::dispatch!(logits.dtype(), T => cuda::metrics::<T>(loss, images_in_loss, logits, target, totals));
+    }
+    let counted = [loss.item() * images_in_loss, hits(logits, target) as f64, logits.shape()[0] as f64];
+    for (total, more) in totals.data_mut::<f64>().iter_mut().zip(counted) {
+        *total += more;
+    }
+    Ok(())
 }
 
 /// The sum over images of -logp at the label, all in f64; logits `[N, C]` in lanes, labels i32 `[N]`.
 pub fn losses(logits: &Tensor, labels: &Tensor) -> Result<f64> {
+    let labels = labels.fetch()?;
     let labels = labels.data::<i32>();
     assert_eq!(logits.shape()[0], labels.len(), "each image has one label");
     let c = logits.shape()[1];
@@ -272,6 +298,60 @@ fn backward_target<T: Element>(op: &CrossEntropy, logp: &Tensor, scale: f64, dt:
     let (dt, add) = dt.open();
     let groups = logp.lanes::<T::Acc>().par_chunks(c).zip(dt.lanes_mut::<T>().par_chunks_mut(c));
     groups.with_min_len(groups_per_task(c)).enumerate().for_each(|(g, (logp, dt))| run::<T>(logp, a, filled(n, g), dt, add));
+}
+
+// ---- CUDA
+
+mod cuda {
+    use super::*;
+    use crate::device::cuda::{Const, Launch, kernels::cross_entropy as kernel};
+
+    /// Labels and soft targets, of which one is there.
+    fn either<T: Element>(t: &Tensor) -> (Const<'_, i32>, Const<'_, T>) {
+        if t.dtype() == DType::I32 { (t.cuda(), Const::null()) } else { (Const::null(), t.cuda()) }
+    }
+
+    /// x, t, logp `[N, C]` in lanes or t `[N]`; y a scalar. One thread an image, then one block for their sum.
+    pub fn forward<T: Element>(op: &CrossEntropy, x: &Tensor, t: &Tensor, logp: &mut Tensor, factor: f64, y: &mut Tensor) -> Result<()> {
+        let (device, [n, c, ..]) = (y.device(), x.shape().nchw());
+        let [a, b] = op.smoothing(c).map(T::Acc::from_f64);
+        let mut losses = Tensor::new(logp.spec().with_shape([n, 1]));
+        let (labels, soft) = either(t);
+        let at = Launch::warps(device, x.spec().groups(), 4);
+        kernel::forward::<T>(at, x.cuda(), labels, soft, logp.cuda_mut(), losses.cuda_mut(), a, b, n as i32, c as i32)?;
+        kernel::total::<T>(Launch::each(device, 1, 256), losses.cuda(), y.cuda_mut(), factor, losses.spec().stored() as i32)
+    }
+
+    /// One block counts the whole batch.
+    pub fn metrics<T: Element>(loss: &Tensor, images_in_loss: f64, logits: &Tensor, t: &Tensor, totals: &mut Tensor) -> Result<()> {
+        let (at, [n, c, ..]) = (Launch::each(totals.device(), 1, 256), logits.shape().nchw());
+        let (labels, soft) = either(t);
+        kernel::metrics::<T>(at, logits.cuda(), labels, soft, loss.cuda(), totals.cuda_mut(), images_in_loss, n as i32, c as i32)
+    }
+
+    /// logp, dx `[N, C]` in lanes, t `[N, C]` in lanes or `[N]`; dy a scalar.
+    pub fn backward_input<T: Element>(op: &CrossEntropy, logp: &Tensor, t: &Tensor, dy: &Tensor, factor: f64, dx: &mut Slot) -> Result<()> {
+        if !dx.wanted() {
+            return Ok(());
+        }
+        let [n, c, ..] = logp.shape().nchw();
+        let ([a, b], factor) = (op.smoothing(c).map(T::Acc::from_f64), T::Acc::from_f64(factor));
+        let ((dx, add), (labels, soft)) = (dx.open(), either(t));
+        let at = Launch::warps(dy.device(), logp.spec().groups(), 4);
+        let dx = dx.cuda_mut();
+        kernel::backward_input::<T>(at, logp.cuda(), labels, soft, dy.cuda(), dx, a, b, factor, n as i32, c as i32, add.into())
+    }
+
+    /// logp, dt `[N, C]` in lanes; dy a scalar.
+    pub fn backward_target<T: Element>(op: &CrossEntropy, logp: &Tensor, dy: &Tensor, factor: f64, dt: &mut Slot) -> Result<()> {
+        if !dt.wanted() {
+            return Ok(());
+        }
+        let ([n, c, ..], factor) = (logp.shape().nchw(), T::Acc::from_f64(-factor * (1.0 - op.label_smoothing)));
+        let (dt, add) = dt.open();
+        let at = Launch::warps(dy.device(), logp.spec().groups(), 4);
+        kernel::backward_target::<T>(at, logp.cuda(), dy.cuda(), dt.cuda_mut(), factor, n as i32, c as i32, add.into())
+    }
 }
 
 /// What it is tried on.

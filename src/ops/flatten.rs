@@ -58,7 +58,7 @@ impl Op for Flatten {
 
     fn backward(&self, n: &Node, dy: &Tensor, dx: &mut [Slot]) -> Result<()> {
         if dx[0].wanted() {
-            dx[0].give(&dy.reshape(n.spec(0).shape));
+            dx[0].give(&dy.reshape(n.spec(0).shape))?;
         }
         Ok(())
     }

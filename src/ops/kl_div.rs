@@ -29,6 +29,7 @@ use super::case::{BATCHES, Case, Draw, Input};
 use super::softmax::{first, groups_per_task};
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
+use crate::device::Device;
 use crate::error::Result;
 use crate::simd;
 use crate::tensor::{Element, L, Lane, Layout, Real, Spec, Stored, Tensor, filled};
@@ -50,7 +51,9 @@ impl Op for KlDiv {
 
     fn output(&self, x: &[Spec]) -> Result<Spec> {
         match x {
-            [x, t] if x == t && x.layout == Layout::Lanes && x.shape.len() == 2 && x.shape[1] > 0 => Ok(Spec::rows([], x.dtype.acc())),
+            [x, t] if x == t && x.layout == Layout::Lanes && x.shape.len() == 2 && x.shape[1] > 0 => {
+                Ok(Spec::rows([], x.dtype.acc()).on(x.device))
+            }
             _ => Err(mismatch(self.name(), x, "takes log-probabilities [N, C] and a target of the same shape and dtype")),
         }
     }
@@ -60,18 +63,26 @@ impl Op for KlDiv {
     }
 
     fn forward(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
-        let sum = crate::dispatch!(x[0].dtype(), T => forward::<T>(self, x[0], x[1]));
-        let loss = sum * self.factor(x[0].spec());
-        crate::dispatch!(y.dtype(), A => y.data_mut::<A>()[0] = A::from_f64(loss));
+        let factor = self.factor(x[0].spec());
+        crate::dispatch!(x[0].dtype(), T => match y.device() {
+            Device::Cpu => y.data_mut()[0] = <T as Element>::Acc::from_f64(factor * forward::<T>(self, x[0], x[1])),
+            Device::Cuda(_) => cuda::forward::<T>(self, x[0], x[1], factor, y)?,
+        });
         Ok(Saved::new())
     }
 
     fn backward(&self, n: &Node, dy: &Tensor, dx: &mut [Slot]) -> Result<()> {
-        let factor = dy.item() * self.factor(n.spec(0));
+        let factor = self.factor(n.spec(0));
         let [dx, dt] = dx else { unreachable!("log-probabilities and target") };
-        crate::dispatch!(n.spec(0).dtype, T => {
-            backward_input::<T>(self, n.x(1), factor, dx);
-            backward_target::<T>(self, n.x(0), n.x(1), factor, dt);
+        crate::dispatch!(n.spec(0).dtype, T => match dy.device() {
+            Device::Cpu => {
+                backward_input::<T>(self, n.x(1), dy.item() * factor, dx);
+                backward_target::<T>(self, n.x(0), n.x(1), dy.item() * factor, dt);
+            }
+            Device::Cuda(_) => {
+                cuda::backward_input::<T>(self, n.x(1), dy, factor, dx)?;
+                cuda::backward_target::<T>(self, n.x(0), n.x(1), dy, factor, dt)?;
+            }
         });
         Ok(())
     }
@@ -171,6 +182,46 @@ fn backward_target<T: Element>(op: &KlDiv, x: &Tensor, t: &Tensor, factor: f64, 
     groups.with_min_len(groups_per_task(c)).enumerate().for_each(|(g, ((x, t), dt))| {
         run::<T>(x, t, dt, op.log_target, factor, filled(n, g), add);
     });
+}
+
+// ---- CUDA
+
+mod cuda {
+    use super::*;
+    use crate::device::cuda::{Launch, kernels::kl_div as kernel};
+
+    /// x, t `[N, C]` in lanes; y a scalar. One thread an image, then one block for their sum.
+    pub fn forward<T: Element>(op: &KlDiv, x: &Tensor, t: &Tensor, factor: f64, y: &mut Tensor) -> Result<()> {
+        let (device, [n, c, ..]) = (y.device(), x.shape().nchw());
+        let mut losses = Tensor::new(Spec { dtype: T::Acc::DTYPE, ..x.spec().with_shape([n, 1]) });
+        let at = Launch::warps(device, x.spec().groups(), 4);
+        kernel::forward::<T>(at, x.cuda(), t.cuda(), losses.cuda_mut(), op.log_target.into(), n as i32, c as i32)?;
+        kernel::total::<T>(Launch::each(device, 1, 256), losses.cuda(), y.cuda_mut(), factor, losses.spec().stored() as i32)
+    }
+
+    /// t, dx `[N, C]` in lanes; dy a scalar.
+    pub fn backward_input<T: Element>(op: &KlDiv, t: &Tensor, dy: &Tensor, factor: f64, dx: &mut Slot) -> Result<()> {
+        if !dx.wanted() {
+            return Ok(());
+        }
+        let ([n, c, ..], factor) = (t.shape().nchw(), T::Acc::from_f64(factor));
+        let (dx, add) = dx.open();
+        let at = Launch::warps(dy.device(), t.spec().groups(), 4);
+        let (log_target, add) = (op.log_target.into(), add.into());
+        kernel::backward_input::<T>(at, t.cuda(), dy.cuda(), dx.cuda_mut(), factor, log_target, n as i32, c as i32, add)
+    }
+
+    /// x, t, dt `[N, C]` in lanes; dy a scalar.
+    pub fn backward_target<T: Element>(op: &KlDiv, x: &Tensor, t: &Tensor, dy: &Tensor, factor: f64, dt: &mut Slot) -> Result<()> {
+        if !dt.wanted() {
+            return Ok(());
+        }
+        let ([n, c, ..], factor) = (t.shape().nchw(), T::Acc::from_f64(factor));
+        let (dt, add) = dt.open();
+        let at = Launch::warps(dy.device(), t.spec().groups(), 4);
+        let (log_target, add) = (op.log_target.into(), add.into());
+        kernel::backward_target::<T>(at, x.cuda(), t.cuda(), dy.cuda(), dt.cuda_mut(), factor, log_target, n as i32, c as i32, add)
+    }
 }
 
 /// What it is tried on.

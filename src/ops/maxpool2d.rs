@@ -39,6 +39,7 @@ use super::case::{BATCHES, Case, Draw, Input};
 use super::window::{self, Axis, Window};
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
+use crate::device::Device;
 use crate::error::Result;
 use crate::simd;
 use crate::tensor::{DType, Element, L, Lane, Real, Spec, Tensor};
@@ -83,14 +84,22 @@ impl Op for MaxPool2d {
 
     fn forward(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
         let axes = self.axes(&[x[0].spec()])?;
-        let mut at = Tensor::new(Spec::lanes(y.shape(), DType::U8));
-        crate::dispatch!(y.dtype(), T => forward::<T>(&axes, x[0], y, &mut at));
+        let mut at = Tensor::new(Spec { dtype: DType::U8, ..y.spec() });
+        crate::dispatch!(y.dtype(), T => match y.device() {
+            Device::Cpu => forward::<T>(&axes, x[0], y, &mut at),
+            Device::Cuda(_) => cuda::forward::<T>(&axes, x[0], y, &mut at)?,
+        });
         Ok(vec![at])
     }
 
     fn backward(&self, n: &Node, dy: &Tensor, dx: &mut [Slot]) -> Result<()> {
         let axes = self.axes(&[n.spec(0)])?;
-        crate::dispatch!(dy.dtype(), T => backward_input::<T>(&axes, &n.saved[0], dy, &mut dx[0]));
+        if dx[0].wanted() {
+            crate::dispatch!(dy.dtype(), T => match dy.device() {
+                Device::Cpu => backward_input::<T>(&axes, &n.saved[0], dy, &mut dx[0]),
+                Device::Cuda(_) => cuda::backward_input::<T>(&axes, &n.saved[0], dy, &mut dx[0])?,
+            });
+        }
         Ok(())
     }
 
@@ -148,8 +157,9 @@ fn backward_input<T: Element>(axes: &[Axis; 2], at: &Tensor, dy: &Tensor, dx: &m
                     let mut sum = Lane::<T::Acc>::zero();
                     for oy in row.clone() {
                         let ky = iy + ys.padding - oy * ys.stride;
-                        let kx = ix + xs.padding - column.start * xs.stride;
-                        let mut tap = (ky * xs.kernel + kx) as u8;
+                        // Without a window here (a gap between windows) this may be below 0, and is not used.
+                        let kx = (ix + xs.padding).wrapping_sub(column.start * xs.stride);
+                        let mut tap = (ky * xs.kernel).wrapping_add(kx) as u8;
                         let range = oy * xs.output + column.start..oy * xs.output + column.end;
                         for (dy, at) in dy[range.clone()].iter().zip(&at[range]) {
                             let dy = Lane::load(dy);
@@ -165,9 +175,6 @@ fn backward_input<T: Element>(axes: &[Axis; 2], at: &Tensor, dy: &Tensor, dx: &m
             }
         }
     }
-    if !dx.wanted() {
-        return;
-    }
     let (dx, add) = dx.open();
     let [rows, cols] = axes;
     let (readers_y, readers_x) = (rows.readers(), cols.readers());
@@ -175,6 +182,28 @@ fn backward_input<T: Element>(axes: &[Axis; 2], at: &Tensor, dy: &Tensor, dx: &m
     let dx = dx.lanes_mut::<T>().par_chunks_mut(plane);
     let dy = dy.lanes::<T>().par_chunks(out).zip(at.lanes::<u8>().par_chunks(out));
     dy.zip(dx).for_each(|((dy, at), dx)| run::<T>(at, dy, dx, axes, &readers_y, &readers_x, add));
+}
+
+// ---- CUDA
+
+mod cuda {
+    use super::*;
+    use crate::device::cuda::{Launch, kernels::maxpool2d as kernel};
+
+    /// x: [G, C, H, W, L]; y and at: [G, C, OH, OW, L]. One warp an output pixel.
+    pub fn forward<T: Element>(axes: &[Axis; 2], x: &Tensor, y: &mut Tensor, at: &mut Tensor) -> Result<()> {
+        let d = window::sizes(axes, x.spec());
+        let launch = Launch::warps(y.device(), (d.planes * d.oh * d.ow) as usize, 8);
+        kernel::forward::<T>(launch, x.cuda(), y.cuda_mut(), at.cuda_mut(), d)
+    }
+
+    /// at, dy: [G, C, OH, OW, L]; dx: [G, C, H, W, L]. One warp an input pixel.
+    pub fn backward_input<T: Element>(axes: &[Axis; 2], at: &Tensor, dy: &Tensor, dx: &mut Slot) -> Result<()> {
+        let (dx, add) = dx.open();
+        let d = window::sizes(axes, dx.spec());
+        let launch = Launch::warps(dy.device(), (d.planes * d.h * d.w) as usize, 8);
+        kernel::backward_input::<T>(launch, at.cuda(), dy.cuda(), dx.cuda_mut(), d, add.into())
+    }
 }
 
 /// What it is tried on.

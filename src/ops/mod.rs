@@ -16,14 +16,17 @@ pub mod flatten;
 pub mod kl_div;
 pub mod linear;
 pub mod maxpool2d;
+mod moments;
 pub mod relu;
 pub mod softmax;
+mod taps;
 mod window;
 
 pub use case::Case;
 
 use crate::autograd::Slot;
-use crate::tensor::{Real, Stored, Tensor};
+use crate::device::cuda::Mut;
+use crate::tensor::{Element, Real, Stored, Tensor};
 
 /// Every case of every op, in the order in which the pages are best read.
 pub fn cases() -> Vec<Case> {
@@ -42,6 +45,15 @@ pub fn cases() -> Vec<Case> {
         kl_div::cases(),
     ]
     .concat()
+}
+
+/// A parameter's gradient for a kernel, null if nobody wants it, and whether to add to what is there.
+fn gradient<T: Element>(slot: &mut Slot) -> (Mut<'_, T::Acc>, i32) {
+    if !slot.wanted() {
+        return (Mut::null(), 0);
+    }
+    let (dw, add) = slot.open();
+    (dw.cuda_mut(), add.into())
 }
 
 /// Writes sums to a parameter's gradient in its own dtype, or adds them to what is there; does nothing if nobody wants it.

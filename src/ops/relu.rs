@@ -28,6 +28,7 @@
 use super::case::{BATCHES, Case, Draw, Input};
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
+use crate::device::Device;
 use crate::error::Result;
 use crate::simd;
 use crate::tensor::{Element, L, Lane, Layout, Real, Spec, Stored, Tensor};
@@ -57,12 +58,20 @@ impl Op for Relu {
     }
 
     fn forward(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
-        crate::dispatch!(y.dtype(), T => forward::<T>(self, x[0], y));
+        crate::dispatch!(y.dtype(), T => match y.device() {
+            Device::Cpu => forward::<T>(self, x[0], y),
+            Device::Cuda(_) => cuda::forward::<T>(self, x[0], y)?,
+        });
         Ok(Saved::new())
     }
 
     fn backward(&self, n: &Node, dy: &Tensor, dx: &mut [Slot]) -> Result<()> {
-        crate::dispatch!(dy.dtype(), T => backward_input::<T>(self, n.y(), dy, &mut dx[0]));
+        if dx[0].wanted() {
+            crate::dispatch!(dy.dtype(), T => match dy.device() {
+                Device::Cpu => backward_input::<T>(self, n.y(), dy, &mut dx[0]),
+                Device::Cuda(_) => cuda::backward_input::<T>(self, n.y(), dy, &mut dx[0])?,
+            });
+        }
         Ok(())
     }
 
@@ -99,14 +108,32 @@ fn backward_input<T: Element>(op: &Relu, y: &Tensor, dy: &Tensor, dx: &mut Slot)
             }
         }
     }
-    if !dx.wanted() {
-        return;
-    }
     let (dx, add) = dx.open();
     let slope = T::Acc::from_f64(op.slope);
     let dx = dx.lanes_mut::<T>().par_chunks_mut(CHUNK);
     let dy = dy.lanes::<T>().par_chunks(CHUNK);
     y.lanes::<T>().par_chunks(CHUNK).zip(dy).zip(dx).for_each(|((y, dy), dx)| run::<T>(y, dy, dx, slope, add));
+}
+
+// ---- CUDA
+
+mod cuda {
+    use super::*;
+    use crate::device::cuda::{Launch, kernels::relu as kernel};
+
+    /// x, y: any shape in lanes.
+    pub fn forward<T: Element>(op: &Relu, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        let (slope, count) = (T::Acc::from_f64(op.slope), y.spec().stored());
+        kernel::forward::<T>(Launch::each(y.device(), count, 256), x.cuda(), y.cuda_mut(), slope, count as i32)
+    }
+
+    /// y, dy, dx: any shape in lanes.
+    pub fn backward_input<T: Element>(op: &Relu, y: &Tensor, dy: &Tensor, dx: &mut Slot) -> Result<()> {
+        let (dx, add) = dx.open();
+        let (slope, count) = (T::Acc::from_f64(op.slope), dy.spec().stored());
+        let at = Launch::each(dy.device(), count, 256);
+        kernel::backward_input::<T>(at, y.cuda(), dy.cuda(), dx.cuda_mut(), slope, count as i32, add.into())
+    }
 }
 
 /// What it is tried on.

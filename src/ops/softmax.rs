@@ -34,6 +34,7 @@
 use super::case::{BATCHES, Case, Draw, Input};
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
+use crate::device::Device;
 use crate::error::Result;
 use crate::simd;
 use crate::tensor::{Element, L, Lane, Layout, Real, Spec, Tensor};
@@ -63,12 +64,20 @@ impl Op for Softmax {
     }
 
     fn forward(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
-        crate::dispatch!(y.dtype(), T => forward::<T>(self, x[0], y));
+        crate::dispatch!(y.dtype(), T => match y.device() {
+            Device::Cpu => forward::<T>(self, x[0], y),
+            Device::Cuda(_) => cuda::forward::<T>(self, x[0], y)?,
+        });
         Ok(Saved::new())
     }
 
     fn backward(&self, n: &Node, dy: &Tensor, dx: &mut [Slot]) -> Result<()> {
-        crate::dispatch!(dy.dtype(), T => backward_input::<T>(self, n.y(), dy, &mut dx[0]));
+        if dx[0].wanted() {
+            crate::dispatch!(dy.dtype(), T => match dy.device() {
+                Device::Cpu => backward_input::<T>(self, n.y(), dy, &mut dx[0]),
+                Device::Cuda(_) => cuda::backward_input::<T>(self, n.y(), dy, &mut dx[0])?,
+            });
+        }
         Ok(())
     }
 
@@ -142,14 +151,33 @@ fn backward_input<T: Element>(op: &Softmax, y: &Tensor, dy: &Tensor, dx: &mut Sl
             }
         }
     }
-    if !dx.wanted() {
-        return;
-    }
     let c = y.shape()[1];
     let (dx, add) = dx.open();
     let dx = dx.lanes_mut::<T>().par_chunks_mut(c);
     let groups = y.lanes::<T>().par_chunks(c).zip(dy.lanes::<T>().par_chunks(c)).zip(dx);
     groups.with_min_len(groups_per_task(c)).for_each(|((y, dy), dx)| run::<T>(y, dy, dx, op.log, add));
+}
+
+// ---- CUDA
+
+mod cuda {
+    use super::*;
+    use crate::device::cuda::{Launch, kernels::softmax as kernel};
+
+    /// x, y `[N, C]` in lanes. One thread an image.
+    pub fn forward<T: Element>(op: &Softmax, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        let [groups, c] = [x.spec().groups(), x.shape()[1]];
+        let at = Launch::warps(y.device(), groups, 4);
+        kernel::forward::<T>(at, x.cuda(), y.cuda_mut(), op.log.into(), groups as i32, c as i32)
+    }
+
+    /// y, dy, dx `[N, C]` in lanes. One thread an image.
+    pub fn backward_input<T: Element>(op: &Softmax, y: &Tensor, dy: &Tensor, dx: &mut Slot) -> Result<()> {
+        let (dx, add) = dx.open();
+        let [groups, c] = [y.spec().groups(), y.shape()[1]];
+        let at = Launch::warps(dy.device(), groups, 4);
+        kernel::backward_input::<T>(at, y.cuda(), dy.cuda(), dx.cuda_mut(), op.log.into(), groups as i32, c as i32, add.into())
+    }
 }
 
 /// What it is tried on.

@@ -5,6 +5,7 @@
 //! have no branch for the border. This is index arithmetic only. Read next: `maxpool2d.rs`.
 
 use crate::autograd::op::mismatch;
+use crate::device::cuda::kernels::Windows;
 use crate::error::Result;
 use crate::tensor::{Layout, Spec};
 use std::ops::Range;
@@ -49,7 +50,8 @@ impl Axis {
         let reader = |i: usize| {
             let end = ((i + self.padding) / self.stride + 1).min(self.output);
             let start = (i + self.padding + 1).saturating_sub(self.kernel).div_ceil(self.stride);
-            start.min(end)..end
+            // Nothing may be computed from the start of an empty range: it lies beyond the pixel.
+            if start < end { start..end } else { 0..0 }
         };
         (0..self.input).map(reader).collect()
     }
@@ -75,6 +77,15 @@ pub fn axes(op: &str, x: &[Spec], kernel: [usize; 2], stride: [usize; 2], paddin
         Ok(Axis { input, output: (input + 2 * padding - kernel) / stride + 1, kernel, stride, padding })
     };
     Ok([axis(0, h)?, axis(1, w)?])
+}
+
+/// The same for a kernel: all sizes of a pooling of x.
+pub fn sizes(axes: &[Axis; 2], x: Spec) -> Windows {
+    let [rows, cols] = axes;
+    let planes = x.groups() * x.shape[1];
+    let [planes, h, w, oh, ow] = [planes, rows.input, cols.input, rows.output, cols.output].map(|d| d as i32);
+    let [kh, kw, sh, sw, ph, pw] = [rows.kernel, cols.kernel, rows.stride, cols.stride, rows.padding, cols.padding].map(|d| d as i32);
+    Windows { planes, h, w, oh, ow, kh, kw, sh, sw, ph, pw }
 }
 
 #[cfg(test)]
