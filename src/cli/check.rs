@@ -1,9 +1,10 @@
 //! `cugrad check`.
 //!
-//! Read next: `summary.rs`.
+//! Read next: `doctor.rs`.
 
-use super::print;
+use super::{print, remark};
 use crate::autograd::check::{TOLERANCE, check, parity};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::{self, Case};
 use crate::tensor::DType;
@@ -21,7 +22,7 @@ pub struct Check {
     /// Only the cases of this op
     #[arg(long)]
     op: Option<String>,
-    /// Where to compute: auto, cpu or cuda:N
+    /// Where to compute: auto, cpu, cuda:N or emu
     #[arg(long, default_value = "auto")]
     device: String,
     /// Seed of the inputs
@@ -35,7 +36,8 @@ pub struct Check {
 impl Check {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
-        crate::device::Device::open(&self.device)?;
+        let (device, why) = Device::open(&self.device)?;
+        why.into_iter().for_each(remark);
         let all = ops::cases();
         let cases: Vec<&Case> = all.iter().filter(|c| self.op.as_deref().is_none_or(|op| c.op.name() == op)).collect();
         if cases.is_empty() {
@@ -55,9 +57,11 @@ impl Check {
         let results: Vec<_> = cases
             .par_iter()
             .map(|case| {
-                let inputs = case.draw(DType::F64, self.seed);
-                let worst = check(&case.op, &inputs, &case.wanted(), self.seed + 1)?;
-                Ok((worst, parity(&case.op, &inputs, &case.wanted(), DType::F32, self.seed + 1)?))
+                let (wanted, seed) = (case.wanted(), self.seed + 1);
+                let inputs: Vec<_> = case.draw(DType::F64, self.seed).iter().map(|x| x.to(device)).collect();
+                let worst = check(&case.op, &inputs, &wanted, seed)?;
+                let inputs = case.draw(DType::F32, self.seed);
+                Ok((worst, parity(&case.op, &inputs, &wanted, DType::F32, device, seed)?))
             })
             .collect::<Result<_>>()?;
         let mut failed = 0;

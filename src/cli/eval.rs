@@ -2,11 +2,11 @@
 //!
 //! Read next: `predict.rs`.
 
-use super::{DataArgs, print};
+use super::{DataArgs, print, remark};
 use crate::data::Loader;
+use crate::device::Device;
 use crate::error::Result;
 use crate::ops::cross_entropy;
-use crate::tensor::DType;
 use crate::train::step::evaluate;
 use crate::train::trainer::EVAL_BATCH;
 use crate::train::{Checkpoint, Confusion, Trained};
@@ -27,7 +27,7 @@ pub struct Eval {
     data: Option<String>,
     #[command(flatten)]
     data_args: DataArgs,
-    /// Where to compute: auto, cpu or cuda:N
+    /// Where to compute: auto, cpu, cuda:N or emu
     #[arg(long, default_value = "auto")]
     device: String,
     /// Use only the first N test images
@@ -41,16 +41,17 @@ pub struct Eval {
 impl Eval {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
-        crate::device::Device::open(&self.device)?;
+        let (device, why) = Device::open(&self.device)?;
+        why.into_iter().for_each(remark);
         let saved = Checkpoint::load(&self.checkpoint)?;
-        let Trained { mut model, classes, normalization, config } = Trained::load(&self.checkpoint, &saved)?;
+        let Trained { mut model, classes, normalization, config } = Trained::load(&self.checkpoint, &saved, device)?;
         let (data, splits) = self.data_args.load(self.data.as_ref().unwrap_or(&config.data), config.seed, self.limit)?;
-        let loader = Loader::new(&splits.test, &normalization, model.input, DType::F32)?;
+        let loader = Loader::new(&splits.test, &normalization, model.input, model.dtype, device)?;
         let numbers: Vec<u32> = (0..splits.test.len() as u32).collect();
         let mut confusion = Confusion::new(classes.len());
         let sums = evaluate(&mut model, &loader, &numbers, EVAL_BATCH, |labels, logits| {
-            let truths = labels.data::<i32>();
-            truths.iter().zip(cross_entropy::predictions(logits)).try_for_each(|(&t, p)| confusion.add(t as usize, p as usize))
+            let (truths, predictions) = (labels.fetch()?, cross_entropy::predictions(&logits.fetch()?));
+            truths.data::<i32>().iter().zip(predictions).try_for_each(|(&t, p)| confusion.add(t as usize, p as usize))
         })?;
         let report = confusion.report(&classes)?;
         if self.json {

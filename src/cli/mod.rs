@@ -5,6 +5,7 @@
 //! Read next: `train.rs`.
 
 mod check;
+mod doctor;
 mod eval;
 mod predict;
 mod progress;
@@ -48,6 +49,8 @@ enum Command {
     Predict(predict::Predict),
     /// Check every op's gradient against finite differences
     Check(check::Check),
+    /// Say what this machine has, what will work on it, and why the rest will not
+    Doctor(doctor::Doctor),
     /// Print a network's layers, shapes, parameters, FLOPs and bytes
     Summary(summary::Summary),
 }
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Eval(command) => command.run(),
         Command::Predict(command) => command.run(),
         Command::Check(command) => command.run(),
+        Command::Doctor(command) => command.run(),
         Command::Summary(command) => command.run(),
     };
     match result {

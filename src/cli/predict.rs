@@ -2,11 +2,11 @@
 //!
 //! Read next: `check.rs`.
 
-use super::print;
+use super::{print, remark};
 use crate::data::{Dataset, Loader, read_digit};
+use crate::device::Device;
 use crate::error::Result;
 use crate::ops::softmax::Softmax;
-use crate::tensor::DType;
 use crate::train::{Checkpoint, Trained};
 use clap::Args;
 use serde_json::json;
@@ -24,7 +24,7 @@ pub struct Predict {
     /// PNG or JPEG files
     #[arg(required = true)]
     images: Vec<PathBuf>,
-    /// Where to compute: auto, cpu or cuda:N
+    /// Where to compute: auto, cpu, cuda:N or emu
     #[arg(long, default_value = "auto")]
     device: String,
     /// Print one JSON object a picture
@@ -35,9 +35,10 @@ pub struct Predict {
 impl Predict {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
-        crate::device::Device::open(&self.device)?;
+        let (device, why) = Device::open(&self.device)?;
+        why.into_iter().for_each(remark);
         let saved = Checkpoint::load(&self.checkpoint)?;
-        let Trained { mut model, classes, normalization, .. } = Trained::load(&self.checkpoint, &saved)?;
+        let Trained { mut model, classes, normalization, .. } = Trained::load(&self.checkpoint, &saved, device)?;
         // The network repeats a grey picture for its channels if it was trained on grey ones.
         let (channels, [_, height, width]) = (normalization.mean.len(), model.input);
         let mut data = Dataset { name: "pictures".into(), images: Vec::new(), labels: Vec::new(), channels, height, width, classes };
@@ -45,14 +46,14 @@ impl Predict {
             data.images.extend(read_digit(path, height, width, channels)?);
             data.labels.push(0);
         }
-        let loader = Loader::new(&data, &normalization, model.input, DType::F32)?;
+        let loader = Loader::new(&data, &normalization, model.input, model.dtype, device)?;
         for (i, path) in self.images.iter().enumerate() {
-            let (x, _) = loader.batch(&[i as u32]);
+            let (x, _) = loader.batch(&[i as u32])?;
             let logits = model.logits(x)?;
             let mut tape = crate::autograd::Tape::inference();
             let logits = tape.input(logits);
             let p = tape.apply(Softmax { log: false }, &[logits])?;
-            let p = tape.value(p).values();
+            let p = tape.value(p).read()?;
             let mut order: Vec<usize> = (0..p.len()).collect();
             order.sort_by(|&a, &b| p[b].total_cmp(&p[a]));
             let name = |c: usize| data.classes[c].as_str();

@@ -7,9 +7,8 @@ use super::{DataArgs, print, remark};
 use crate::data::Loader;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::tensor::DType;
 use crate::train::step::evaluate;
-use crate::train::trainer::EVAL_BATCH;
+use crate::train::trainer::{EVAL_BATCH, Place};
 use crate::train::{Checkpoint, Config, Record, RunDir, Trainer};
 use clap::Args;
 use serde_json::json;
@@ -32,9 +31,18 @@ pub struct Train {
     data: Option<String>,
     #[command(flatten)]
     data_args: DataArgs,
-    /// Where to compute: auto, cpu or cuda:N
+    /// Where to compute: auto, cpu, cuda:N or emu
     #[arg(long, default_value = "auto")]
     device: String,
+    /// On a GPU, launch every kernel of a step by itself instead of replaying a captured step (same bits, slower)
+    #[arg(long)]
+    no_capture: bool,
+    /// Move training pictures by up to so many pixels, and mirror half of them: none, shift:2, flip, or shift:2,flip [default: none]
+    #[arg(long)]
+    augment: Option<String>,
+    /// f32, bf16 or f16: type of activations and working weights [default: f32]
+    #[arg(long)]
+    precision: Option<String>,
     /// Passes over the training images [default: 5]
     #[arg(long)]
     epochs: Option<u64>,
@@ -89,8 +97,9 @@ impl Train {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
         let began = Instant::now();
-        let (_, why) = Device::open(&self.device)?;
+        let (device, why) = Device::open(&self.device)?;
         why.into_iter().for_each(remark);
+        let place = Place { device, capture: !self.no_capture };
         let saved = match &self.resume {
             Some(path) => Some((path.clone(), Checkpoint::load(path)?)),
             None => None,
@@ -100,7 +109,10 @@ impl Train {
         let (data, splits) = self.data_args.load(&config.data, config.seed, config.limit)?;
         config.data = data;
 
-        let mut trainer = Trainer::new(config.clone(), &splits)?;
+        if config.augment()?.flip && config.data != "fashion" {
+            remark("note: --augment flip mirrors half of the pictures, and a mirrored digit or letter is another sign");
+        }
+        let mut trainer = Trainer::new(config.clone(), &splits, place)?;
         if let Some((path, saved)) = &saved {
             trainer.resume(saved, path)?;
         }
@@ -116,9 +128,9 @@ impl Train {
         }
         dir.write_config(&config)?;
 
-        let Config { model, data, epochs, batch, optimizer, lr, schedule, seed, .. } = &config;
+        let Config { model, data, epochs, batch, optimizer, lr, schedule, seed, precision, .. } = &config;
         remark(format_args!(
-            "training {model} ({} parameters) on {data} ({} images), {epochs} epochs of batch {batch}, {optimizer} lr {lr} {schedule}, seed {seed}",
+            "training {model} ({} parameters) on {data} ({} images), {epochs} epochs of batch {batch}, {optimizer} lr {lr} {schedule}, seed {seed}, {precision} on {device}",
             trainer.model.params.count(),
             splits.train.len(),
         ));
@@ -131,7 +143,7 @@ impl Train {
         terminal.finish();
         result?;
 
-        let loader = Loader::new(&splits.test, &splits.normalization, trainer.model.input, DType::F32)?;
+        let loader = Loader::new(&splits.test, &splits.normalization, trainer.model.input, trainer.model.dtype, device)?;
         let numbers: Vec<u32> = (0..splits.test.len() as u32).collect();
         let test = evaluate(&mut trainer.model, &loader, &numbers, EVAL_BATCH, |_, _| Ok(()))?;
         let progress = &trainer.progress;
@@ -190,6 +202,8 @@ impl Train {
         set(&mut config.weight_decay, &self.weight_decay);
         set(&mut config.schedule, &self.schedule);
         set(&mut config.label_smoothing, &self.label_smoothing);
+        set(&mut config.augment, &self.augment);
+        set(&mut config.precision, &self.precision);
         set(&mut config.seed, &self.seed);
         set(&mut config.limit, &self.limit.map(Some));
         set(&mut config.val_split, &self.val_split);

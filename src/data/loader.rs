@@ -2,9 +2,16 @@
 //!
 //! A picture is bytes until here. Each byte goes through a table of 256 normalised values (one table a channel), straight into
 //! its image's lane. Grey pictures feed a network that takes colour by repeating their one channel; pictures smaller than the
-//! network's input are centred on black. Read next: `train/mod.rs`.
+//! network's input are centred on black.
+//!
+//! On a GPU all pictures, labels and tables are uploaded once, and a kernel makes the batches: which images it takes stands in device
+//! memory, so that a captured step takes others each time it is replayed. Read next: `train/mod.rs`.
 
+use super::augment::{Augment, Move};
 use super::{Dataset, Normalization};
+use crate::device::Device;
+use crate::device::cuda::kernels::batch::{self as kernel, Pictures};
+use crate::device::cuda::{Const, Launch};
 use crate::dispatch;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Element, L, Spec, Tensor};
@@ -19,11 +26,24 @@ pub struct Loader<'a> {
     /// Channels, height, width that the network takes.
     input: [usize; 3],
     dtype: DType,
+    device: Device,
+    resident: Option<Resident>,
+}
+
+/// A data set on a GPU.
+#[derive(Debug)]
+struct Resident {
+    /// u8 `[images, channels, height, width]`
+    images: Tensor,
+    /// i32 `[images]`
+    labels: Tensor,
+    /// `[channels, 256]` in the type of sums.
+    tables: Tensor,
 }
 
 impl<'a> Loader<'a> {
-    /// Batches of `data` for a network that takes `input` (channels, height, width) in `dtype`.
-    pub fn new(data: &'a Dataset, normalization: &Normalization, input: [usize; 3], dtype: DType) -> Result<Self> {
+    /// Batches of `data` for a network that takes `input` (channels, height, width) in `dtype` on `device`.
+    pub fn new(data: &'a Dataset, normalization: &Normalization, input: [usize; 3], dtype: DType, device: Device) -> Result<Self> {
         let [c, h, w] = input;
         if data.channels != c && data.channels != 1 || data.height > h || data.width > w {
             return Err(Error::data(format!(
@@ -37,7 +57,15 @@ impl<'a> Loader<'a> {
             let (mean, std) = (f64::from(normalization.mean[c]), f64::from(normalization.std[c]));
             std::array::from_fn(|v| (v as f64 / 255.0 - mean) / std)
         };
-        Ok(Self { data, tables: (0..c).map(table).collect(), input, dtype })
+        let tables: Vec<[f64; 256]> = (0..c).map(table).collect();
+        let resident = (device != Device::Cpu).then(|| {
+            let mut images = Tensor::new(Spec::rows([data.len(), data.channels, data.height, data.width], DType::U8));
+            images.data_mut::<u8>().copy_from_slice(&data.images);
+            let labels = Tensor::from_values(Spec::rows([data.len()], DType::I32).on(device), &data.labels);
+            let tables = Tensor::from_values(Spec::rows([c, 256], dtype.acc()).on(device), tables.as_flattened());
+            Resident { images: images.to(device), labels, tables }
+        });
+        Ok(Self { data, tables, input, dtype, device, resident })
     }
 
     /// The data set.
@@ -45,32 +73,82 @@ impl<'a> Loader<'a> {
         self.data
     }
 
+    /// Numbers of images as [`Loader::gather`] takes them, i32 `[N]`.
+    pub fn numbers(&self, numbers: &[u32]) -> Tensor {
+        let numbers: Vec<i32> = numbers.iter().map(|&i| i as i32).collect();
+        Tensor::from_values(Spec::rows([numbers.len()], DType::I32).on(self.device), &numbers)
+    }
+
+    /// On a GPU, the `n` pictures whose numbers stand in `order` from place[1] on, and their labels. To learn from, the pictures are
+    /// augmented by the draws of `seed` and `step` (low and high word).
+    pub fn gather(&self, order: &Tensor, place: &Tensor, n: usize, draws: Option<(Augment, u64, &Tensor)>) -> Result<(Tensor, Tensor)> {
+        let Some(Resident { images, labels, tables }) = &self.resident else {
+            return Err(Error::device("only a data set on a GPU can be gathered from"));
+        };
+        let [c, h, w] = self.input;
+        let (dc, dh, dw) = (self.data.channels, self.data.height, self.data.width);
+        let [top, left] = [(h - dh) / 2, (w - dw) / 2];
+        let x = Spec::lanes([n, c, h, w], self.dtype).on(self.device);
+        x.check_size()?;
+        let mut x = Tensor::new(x);
+        let mut t = Tensor::new(Spec::rows([n], DType::I32).on(self.device));
+        let (augment, seed, step) = draws.map_or((Augment::default(), 0, Const::null()), |(a, seed, step)| (a, seed, step.cuda()));
+        let at = Launch::new(self.device, [(h * w).div_ceil(32), c, x.spec().groups()], [32, 8, 1]);
+        let [c, h, w, dc, dh, dw, top, left, shift] = [c, h, w, dc, dh, dw, top, left, augment.shift].map(|d| d as i32);
+        let d = Pictures { c, h, w, dc, dh, dw, top, left, shift, flip: augment.flip.into(), seed };
+        let (images, labels, order, place) = (images.cuda(), labels.cuda(), order.cuda(), place.cuda());
+        dispatch!(self.dtype, T => {
+            kernel::gather::<T>(at, images, labels, order, place, step, tables.cuda(), x.cuda_mut(), t.cuda_mut(), d, n as i32)?
+        });
+        Ok((x, t))
+    }
+
     /// The pictures with these numbers, `[N,C,H,W]` in lanes, and their labels, `[N]` in i32.
-    pub fn batch(&self, numbers: &[u32]) -> (Tensor, Tensor) {
+    pub fn batch(&self, numbers: &[u32]) -> Result<(Tensor, Tensor)> {
+        if self.resident.is_some() {
+            let place = Tensor::zeros(Spec::rows([3], DType::I32).on(self.device));
+            return self.gather(&self.numbers(numbers), &place, numbers.len(), None);
+        }
+        Ok(self.gather_here(numbers, &|_| None))
+    }
+
+    /// On the CPU, the same to learn from: augmented by the draws of `seed` and `step`.
+    pub fn batch_to_learn(&self, numbers: &[u32], augment: Augment, seed: u64, step: u64) -> (Tensor, Tensor) {
+        self.gather_here(numbers, &|i| (!augment.is_none()).then(|| augment.draw(seed, step, i)))
+    }
+
+    fn gather_here(&self, numbers: &[u32], moves: &(dyn Fn(usize) -> Option<Move> + Sync)) -> (Tensor, Tensor) {
         let [c, h, w] = self.input;
         let mut x = Tensor::new(Spec::lanes([numbers.len(), c, h, w], self.dtype));
-        dispatch!(self.dtype, T => self.fill::<T>(numbers, x.lanes_mut()));
+        dispatch!(self.dtype, T => self.fill::<T>(numbers, moves, x.lanes_mut()));
         let labels: Vec<i32> = numbers.iter().map(|&i| i32::from(self.data.labels[i as usize])).collect();
         (x, Tensor::from_values(Spec::rows([numbers.len()], DType::I32), &labels))
     }
 
     /// x [G][C][H][W] lanes; lanes without an image are black.
-    fn fill<T: Element>(&self, numbers: &[u32], x: &mut [[T; L]]) {
+    fn fill<T: Element>(&self, numbers: &[u32], moves: &(dyn Fn(usize) -> Option<Move> + Sync), x: &mut [[T; L]]) {
         let [c, h, w] = self.input;
         let (dh, dw) = (self.data.height, self.data.width);
         let (top, left) = ((h - dh) / 2, (w - dw) / 2);
         let tables: Vec<[T; 256]> = self.tables.iter().map(|t| t.map(T::from_f64)).collect();
-        x.par_chunks_mut(c * h * w).zip(numbers.par_chunks(L)).for_each(|(x, numbers)| {
+        x.par_chunks_mut(c * h * w).zip(numbers.par_chunks(L)).enumerate().for_each(|(g, (x, numbers))| {
             for (x, table) in x.chunks_mut(h * w).zip(&tables) {
                 x.fill([table[0]; L]);
             }
             for (l, &i) in numbers.iter().enumerate() {
-                let image = self.data.image(i as usize);
+                let (image, moved) = (self.data.image(i as usize), moves(g * L + l));
                 for (ch, table) in tables.iter().enumerate() {
                     let plane = &image[ch.min(self.data.channels - 1) * dh * dw..][..dh * dw];
                     for (y, row) in plane.chunks_exact(dw).enumerate() {
                         let at = (ch * h + top + y) * w + left;
-                        for (x, &byte) in x[at..at + dw].iter_mut().zip(row) {
+                        let Some(moved) = moved else {
+                            for (x, &byte) in x[at..at + dw].iter_mut().zip(row) {
+                                x[l] = table[usize::from(byte)];
+                            }
+                            continue;
+                        };
+                        for (col, x) in x[at..at + dw].iter_mut().enumerate() {
+                            let byte = moved.source(y, col, dh, dw).map_or(0, |(row, col)| plane[row * dw + col]);
                             x[l] = table[usize::from(byte)];
                         }
                     }
@@ -100,9 +178,9 @@ mod tests {
     fn pictures_land_in_their_lanes() {
         let set = data(1, 3, 2, 40);
         let norm = Normalization { mean: vec![0.25], std: vec![0.5] };
-        let loader = Loader::new(&set, &norm, [1, 3, 2], DType::F64).unwrap();
+        let loader = Loader::new(&set, &norm, [1, 3, 2], DType::F64, Device::Cpu).unwrap();
         let numbers: Vec<u32> = (0..33).map(|i| (i * 7 % 40) as u32).collect();
-        let (x, labels) = loader.batch(&numbers);
+        let (x, labels) = loader.batch(&numbers).unwrap();
         let expected: Vec<f64> =
             numbers.iter().flat_map(|&i| set.image(i as usize)).map(|&b| (f64::from(b) / 255.0 - 0.25) / 0.5).collect();
         assert_eq!(x.values(), expected);
@@ -113,13 +191,13 @@ mod tests {
     fn grey_is_repeated_and_small_is_centred() {
         let set = data(1, 2, 2, 1);
         let norm = Normalization { mean: vec![0.0], std: vec![1.0] };
-        let (x, _) = Loader::new(&set, &norm, [3, 4, 4], DType::F64).unwrap().batch(&[0]);
+        let (x, _) = Loader::new(&set, &norm, [3, 4, 4], DType::F64, Device::Cpu).unwrap().batch(&[0]).unwrap();
         let x = x.values();
         assert_eq!(x[..16], x[16..32]);
         assert_eq!(x[5..7], [0.0, 37.0 / 255.0]);
         assert_eq!(x[9..11], [74.0 / 255.0, 111.0 / 255.0]);
         assert_eq!(x[..5], [0.0; 5]);
-        assert!(Loader::new(&data(1, 5, 4, 1), &norm, [1, 4, 4], DType::F32).is_err());
-        assert!(Loader::new(&data(3, 4, 4, 1), &norm, [1, 4, 4], DType::F32).is_err());
+        assert!(Loader::new(&data(1, 5, 4, 1), &norm, [1, 4, 4], DType::F32, Device::Cpu).is_err());
+        assert!(Loader::new(&data(3, 4, 4, 1), &norm, [1, 4, 4], DType::F32, Device::Cpu).is_err());
     }
 }

@@ -5,10 +5,12 @@
 //! * [`dataset`]: a data set in memory, its checks, its statistics, the orders to read it in
 //! * [`idx`], [`source`], [`download`]: MNIST's format, the sets known by name, and how their files travel
 //! * [`mod@synthetic`]: digits drawn by the program, for machines without data or network
+//! * [`augment`]: pictures moved and mirrored, so that no two epochs see the same
 //! * [`picture`]: a PNG or JPEG of a digit, made to look like MNIST
 //!
 //! Read next: `dataset.rs`.
 
+pub mod augment;
 pub mod dataset;
 pub mod download;
 mod glyphs;
@@ -23,6 +25,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+pub use augment::Augment;
 pub use dataset::{Dataset, Normalization, Splits, permutation, validation_split};
 pub use loader::Loader;
 pub use picture::read_digit;

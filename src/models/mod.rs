@@ -7,6 +7,7 @@ pub mod lenet;
 pub mod resnet;
 
 use crate::autograd::{Tape, Var};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::{Builder, Forward, Module, Params, Sequential};
 use crate::tensor::{DType, Tensor};
@@ -49,8 +50,10 @@ const fn known(name: &'static str, about: &'static str, input: [usize; 3], build
 pub struct Options {
     /// How many classes it tells apart.
     pub classes: usize,
-    /// Type of weights and activations.
+    /// Type of activations and working weights; with a half type, parameters and statistics are kept in f32.
     pub dtype: DType,
+    /// Where it computes.
+    pub device: Device,
     /// Seed of the first weights.
     pub seed: u64,
     /// Leave the dropout layers in; without them a training step can be compared number by number.
@@ -59,7 +62,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { classes: 10, dtype: DType::F32, seed: 0, dropout: true }
+        Self { classes: 10, dtype: DType::F32, device: Device::Cpu, seed: 0, dropout: true }
     }
 }
 
@@ -72,6 +75,10 @@ pub struct Model {
     pub input: [usize; 3],
     /// How many classes it tells apart.
     pub classes: usize,
+    /// Type of its activations.
+    pub dtype: DType,
+    /// Where it computes.
+    pub device: Device,
     /// Weights and buffers.
     pub params: Params,
     root: Sequential,
@@ -80,7 +87,7 @@ pub struct Model {
 impl Model {
     /// Builds a network by name; `resnet:2,2,2` is a small residual network with so many blocks in each stage.
     pub fn build(name: &str, options: &Options) -> Result<Model> {
-        let mut b = Builder::new(options.dtype);
+        let mut b = Builder::new(options.dtype, options.device);
         let (input, root) = match name.strip_prefix("resnet:") {
             Some(blocks) => (GREY, resnet::small(&mut b, options, &stages(name, blocks)?)),
             None => {
@@ -88,19 +95,20 @@ impl Model {
                 (known.input, (known.build)(&mut b, options))
             }
         };
-        Ok(Model { name: name.into(), input, classes: options.classes, params: b.build(options.seed), root })
+        let Options { classes, dtype, device, seed, .. } = *options;
+        Ok(Model { name: name.into(), input, classes, dtype, device, params: b.build(seed), root })
     }
 
     /// Runs the network on pictures x `[N,C,H,W]` in training mode; gives the logits `[N,classes]`.
     ///
-    /// `seed` and `step` number the random draws of dropout.
-    pub fn train(&mut self, tape: &mut Tape, x: Var, seed: u64, step: u64) -> Result<Var> {
-        self.root.forward(&mut Forward { tape, params: &mut self.params, training: true, seed, step }, x)
+    /// `seed` and `step` ([`crate::ops::dropout::step`]) number the random draws of dropout.
+    pub fn train(&mut self, tape: &mut Tape, x: Var, seed: u64, step: Tensor) -> Result<Var> {
+        self.root.forward(&mut Forward { tape, params: &mut self.params, training: true, seed, step: Some(step) }, x)
     }
 
     /// Runs the network in evaluation mode.
     pub fn eval(&mut self, tape: &mut Tape, x: Var) -> Result<Var> {
-        self.root.forward(&mut Forward { tape, params: &mut self.params, training: false, seed: 0, step: 0 }, x)
+        self.root.forward(&mut Forward { tape, params: &mut self.params, training: false, seed: 0, step: None }, x)
     }
 
     /// The logits of a batch, without a record for backward.

@@ -130,8 +130,8 @@ impl BatchNorm {
     pub fn new(b: &mut Builder, name: &str, channels: usize) -> Self {
         b.at(name, |b| Self {
             label: b.label(),
-            weight: b.param("weight", [channels], Init::Ones),
-            bias: b.param("bias", [channels], Init::Zeros),
+            weight: b.sum_param("weight", [channels], Init::Ones),
+            bias: b.sum_param("bias", [channels], Init::Zeros),
             running_mean: b.buffer("running_mean", [channels], false, Init::Zeros),
             running_var: b.buffer("running_var", [channels], false, Init::Ones),
             batches: b.buffer("num_batches_tracked", [], true, Init::Zeros),
@@ -149,7 +149,7 @@ impl Module for BatchNorm {
         let y = f.apply(&self.label, ops::batchnorm::BatchNorm { eps: Self::EPS }, &[x, w, b])?;
         let ids = [self.running_mean, self.running_var, self.batches];
         let [mean, var, batches] = f.params.buffers_mut(ids).ok_or_else(|| Error::run("a batch norm's buffers are not distinct"))?;
-        ops::batchnorm::update_running(f.tape.saved(y), Self::MOMENTUM, mean, var, batches);
+        ops::batchnorm::update_running(f.tape.saved(y), Self::MOMENTUM, mean, var, batches)?;
         Ok(y)
     }
 }
@@ -248,10 +248,8 @@ impl Dropout {
 
 impl Module for Dropout {
     fn forward(&self, f: &mut Forward, x: Var) -> Result<Var> {
-        if !f.training || self.p == 0.0 {
-            return Ok(x);
-        }
-        let (seed, step) = (f.seed, f.step);
-        f.tape.apply(ops::dropout::Dropout { p: self.p, seed, step, layer: self.layer, channels: self.channels }, &[x])
+        let Some(step) = f.step.clone().filter(|_| f.training && self.p > 0.0) else { return Ok(x) };
+        let step = f.tape.input(step);
+        f.tape.apply(ops::dropout::Dropout { p: self.p, seed: f.seed, layer: self.layer, channels: self.channels }, &[x, step])
     }
 }

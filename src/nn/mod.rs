@@ -12,6 +12,7 @@ pub use params::{BufferId, Builder, Init, ParamId, Params};
 
 use crate::autograd::{Op, Tape, Var};
 use crate::error::Result;
+use crate::tensor::Tensor;
 use std::sync::Arc;
 
 /// One run of a network: the tape that is written, the parameters that are read, and the mode.
@@ -25,14 +26,14 @@ pub struct Forward<'a> {
     pub training: bool,
     /// Seed of the run's random numbers.
     pub seed: u64,
-    /// Number of the step, so that every step draws its own.
-    pub step: u64,
+    /// Number of the step, so that every step draws its own, as dropout takes it; none in evaluation.
+    pub step: Option<Tensor>,
 }
 
 impl Forward<'_> {
     /// Puts a parameter on the tape.
     pub fn param(&mut self, id: ParamId) -> Var {
-        self.tape.param(id.0, self.params.value(id).clone())
+        self.tape.param(id.0, self.params.working(id).clone())
     }
 
     /// Runs an op for a layer.

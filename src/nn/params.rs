@@ -1,11 +1,16 @@
 //! Parameters: their names, their values, and the gradients that go with them.
 //!
 //! All values lie side by side in one allocation, and so do all gradients: an optimiser, a checkpoint or a copy to another device
-//! walks one block of memory. Names are PyTorch's (`layer1.0.conv1.weight`), layouts too, so that weights can be exchanged. Beside
+//! walks one block of memory. In half precision the values are f32 (the master weights) and the network computes with copies of them,
+//! the working weights, in another arena. Names are PyTorch's (`layer1.0.conv1.weight`), layouts too, so that weights can be exchanged. Beside
 //! them are buffers, which training changes but no gradient reaches: a batch norm's running statistics. Read next: `layers.rs`.
 
 use crate::autograd::Gradients;
-use crate::tensor::{DType, Philox, Shape, Spec, Tensor, rng};
+use crate::device::Device;
+use crate::device::cuda::{Launch, kernels::optimizer as kernel};
+use crate::error::Result;
+use crate::tensor::{self, DType, Element, Philox, Shape, Spec, Tensor, rng};
+use rayon::prelude::*;
 use std::sync::Arc;
 
 /// A parameter's number, in the order of declaration.
@@ -32,12 +37,15 @@ struct Declared {
     name: String,
     spec: Spec,
     init: Init,
+    /// Does the network read a copy of it in half precision?
+    works: bool,
 }
 
 /// Collects the parameters and buffers of a network while its layers are built.
 #[derive(Debug)]
 pub struct Builder {
     dtype: DType,
+    device: Device,
     path: Vec<String>,
     params: Vec<Declared>,
     buffers: Vec<Declared>,
@@ -45,9 +53,9 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// A builder for a network that computes in `dtype`.
-    pub fn new(dtype: DType) -> Self {
-        Self { dtype, path: Vec::new(), params: Vec::new(), buffers: Vec::new(), dropouts: 0 }
+    /// A builder for a network that computes in `dtype` on `device`.
+    pub fn new(dtype: DType, device: Device) -> Self {
+        Self { dtype, device, path: Vec::new(), params: Vec::new(), buffers: Vec::new(), dropouts: 0 }
     }
 
     /// Builds a part of the network under a name, which prefixes the names of its parameters.
@@ -63,9 +71,20 @@ impl Builder {
         Arc::from(self.path.join("."))
     }
 
-    /// Declares a parameter.
+    /// Declares a parameter that the network reads in the type that it computes in: the weight of a convolution.
     pub fn param(&mut self, name: &str, shape: impl Into<Shape>, init: Init) -> ParamId {
-        let declared = self.declare(name, Spec::rows(shape, self.dtype), init);
+        self.declare_param(name, shape.into(), init, true)
+    }
+
+    /// Declares a parameter that the network reads in the type that sums are kept in: the weight of a batch norm.
+    pub fn sum_param(&mut self, name: &str, shape: impl Into<Shape>, init: Init) -> ParamId {
+        self.declare_param(name, shape.into(), init, false)
+    }
+
+    fn declare_param(&mut self, name: &str, shape: Shape, init: Init, works: bool) -> ParamId {
+        let spec = Spec::rows(shape, self.dtype.acc());
+        let works = works && spec.dtype != self.dtype;
+        let declared = Declared { works, ..self.declare(name, spec, init) };
         self.params.push(declared);
         ParamId(self.params.len() - 1)
     }
@@ -86,7 +105,7 @@ impl Builder {
 
     fn declare(&self, name: &str, spec: Spec, init: Init) -> Declared {
         let path: Vec<&str> = self.path.iter().map(String::as_str).chain([name]).collect();
-        Declared { name: path.join("."), spec, init }
+        Declared { name: path.join("."), spec: spec.on(self.device), init, works: false }
     }
 
     /// Allocates everything and draws the first values, a function of the seed and the order of declaration.
@@ -101,13 +120,19 @@ impl Builder {
         for (buffer, b) in buffers.iter_mut().zip(&self.buffers) {
             fill(buffer, b.init, &rng, u64::MAX);
         }
-        Params {
+        let half: Vec<Spec> = specs.iter().map(|&spec| Spec { dtype: self.dtype, ..spec }).collect();
+        let mut params = Params {
             gradients: Gradients::new(Tensor::arena(&specs)),
+            working: if self.dtype == self.dtype.acc() { Vec::new() } else { Tensor::arena(&half) },
+            works: self.params.iter().map(|p| p.works).collect(),
             names: self.params.into_iter().map(|p| p.name).collect(),
             values,
             buffer_names: self.buffers.into_iter().map(|b| b.name).collect(),
             buffers,
-        }
+        };
+        // On a GPU that fails, the next launch says so.
+        let _ = params.refresh();
+        params
     }
 }
 
@@ -128,6 +153,10 @@ fn fill(t: &mut Tensor, init: Init, rng: &Philox, stream: u64) {
 pub struct Params {
     names: Vec<String>,
     values: Vec<Tensor>,
+    /// In half precision, the values rounded to it; empty otherwise.
+    working: Vec<Tensor>,
+    /// Which parameters the network reads from `working`.
+    works: Vec<bool>,
     buffer_names: Vec<String>,
     buffers: Vec<Tensor>,
     /// The gradients of the last backward, in the order of the parameters.
@@ -158,6 +187,35 @@ impl Params {
     /// A parameter's value.
     pub fn value(&self, id: ParamId) -> &Tensor {
         &self.values[id.0]
+    }
+
+    /// What the network reads of a parameter: its value, or its working copy.
+    pub fn working(&self, id: ParamId) -> &Tensor {
+        if self.works[id.0] { &self.working[id.0] } else { &self.values[id.0] }
+    }
+
+    /// Makes the working copies follow the values, after these have changed.
+    pub fn refresh(&mut self) -> Result<()> {
+        if let Some(first) = self.working.first() {
+            crate::dispatch!(first.dtype(), T => self.round::<T>()?);
+        }
+        Ok(())
+    }
+
+    fn round<T: Element>(&mut self) -> Result<()> {
+        match self.working[0].device() {
+            Device::Cpu => self.working.par_iter_mut().zip(&self.values).for_each(|(half, value)| {
+                for (half, value) in half.data_mut::<T>().iter_mut().zip(value.data::<T::Acc>()) {
+                    *half = T::down(*value);
+                }
+            }),
+            device @ Device::Cuda(_) => {
+                let (working, count) = tensor::span_mut::<T>(&mut self.working);
+                let (values, _) = tensor::span::<T::Acc>(&self.values);
+                kernel::round::<T>(Launch::each(device, count, 256), values, working, count as i32)?;
+            }
+        }
+        Ok(())
     }
 
     /// All parameter values, in order.

@@ -16,7 +16,9 @@
 //!
 //! Read next: `rmsprop.rs`.
 
-use super::{Options, Stretch, take};
+use super::{Coefficients, Options, Run, Stretch, take};
+use crate::device::cuda::kernels::optimizer as kernel;
+use crate::error::Result;
 use crate::simd;
 use crate::tensor::{Element, Real, Stored};
 use serde::{Deserialize, Serialize};
@@ -57,8 +59,18 @@ impl Adam {
         self
     }
 
+    /// What the loop reads: λ in the gradient, 1 - lr·λ or 1, 1 - β₁, β₂, 1 - β₂, lr/(1 - β₁ᵗ), √(1 - β₂ᵗ), ε.
+    pub(super) fn coefficients(&self, t: u64, lr: f64) -> Coefficients {
+        let [b1, b2] = self.betas;
+        let correction = |beta: f64| 1.0 - beta.powf(t as f64);
+        let (decay, shrink) = if self.decoupled { (0.0, 1.0 - lr * self.weight_decay) } else { (self.weight_decay, 1.0) };
+        [decay, shrink, 1.0 - b1, b2, 1.0 - b2, lr / correction(b1), correction(b2).sqrt(), self.eps]
+    }
+
+    // ---- CPU
+
     /// w, dw, m, v: `[n]`.
-    pub(super) fn update<T: Element>(&self, s: Stretch<T>, lr: f64) {
+    pub(super) fn update<T: Element>(&self, s: Stretch<T>) {
         simd! {
             fn run<T: Element>(w: &mut [T], dw: &[T], m: &mut [T::Acc], v: &mut [T::Acc], k: [T::Acc; 8]) {
                 let (dw, m, v) = (&dw[..w.len()], &mut m[..w.len()], &mut v[..w.len()]);
@@ -71,11 +83,15 @@ impl Adam {
                 }
             }
         }
-        let Stretch { w, dw, m: [m, v, _], t } = s;
-        let [b1, b2] = self.betas;
-        let correction = |beta: f64| 1.0 - beta.powf(t as f64);
-        let (decay, shrink) = if self.decoupled { (0.0, 1.0 - lr * self.weight_decay) } else { (self.weight_decay, 1.0) };
-        let k = [decay, shrink, 1.0 - b1, b2, 1.0 - b2, lr / correction(b1), correction(b2).sqrt(), self.eps];
+        let Stretch { w, dw, m: [m, v, _], k } = s;
         run(w, dw, m, v, k.map(T::Acc::from_f64));
+    }
+
+    // ---- CUDA
+
+    /// w, dw, m, v: `[n]`, padding included. One thread an element.
+    pub(super) fn launch<A: Element<Acc = A>>(&self, s: Run<'_, A>) -> Result<()> {
+        let Run { at, w, dw, m: [m, v, _], table, place, health, scale, count } = s;
+        kernel::adam::<A>(at, w, dw, m, v, table, place, health, scale, count)
     }
 }

@@ -3,22 +3,29 @@
 //! A [`Rule`] is a formula and its settings, with PyTorch's names and defaults; an [`Optimizer`] is a rule and what it remembers
 //! of each parameter. One step cuts all parameters into short stretches and runs the rule over them in parallel; a rule sees
 //! slices and nothing else, acts on each element by itself, and so gives the same bits on any number of threads. Not here: the
-//! learning rate of each step (`schedule.rs`), gradients (`autograd`). Read in this order: `sgd.rs`, `adam.rs`, `rmsprop.rs`,
-//! `schedule.rs`.
+//! learning rate of each step (`schedule.rs`), gradients (`autograd`).
+//!
+//! On a GPU one launch moves a run of neighbouring parameters that have taken equally many steps, which as a rule are all of them. What
+//! a rule reads of a step, its [`Coefficients`], is written to the device for many steps ahead ([`Optimizer::plan`]), so that a captured
+//! step can be replayed. Read in this order: `sgd.rs`, `adam.rs`, `rmsprop.rs`, `schedule.rs`, `clock.rs`.
 
 mod adam;
+pub mod clock;
 mod rmsprop;
 pub mod schedule;
 mod sgd;
 
 pub use adam::Adam;
+pub use clock::{Clock, LossScale};
 pub use rmsprop::RmsProp;
 pub use schedule::{Mode, Schedule, Scheduler};
 pub use sgd::Sgd;
 
+use crate::device::Device;
+use crate::device::cuda::{Const, Launch, Mut};
 use crate::error::{Error, Result};
 use crate::nn::Params;
-use crate::tensor::{Element, Spec, Tensor};
+use crate::tensor::{Element, Spec, Tensor, span, span_mut};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -129,6 +136,15 @@ impl Rule {
         }
     }
 
+    /// What its formula takes at step t = 1, 2, ... of a parameter.
+    fn coefficients(&self, t: u64, lr: f64) -> Coefficients {
+        match self {
+            Rule::Sgd(sgd) => sgd.coefficients(t, lr),
+            Rule::Adam(adam) => adam.coefficients(t, lr),
+            Rule::RmsProp(rmsprop) => rmsprop.coefficients(lr),
+        }
+    }
+
     /// What is wrong with the settings; the ranges are PyTorch's.
     fn fault(&self) -> Option<String> {
         let at_least_0 = |name: &str, x: f64| (!(0.0..f64::INFINITY).contains(&x)).then(|| format!("{name} must be at least 0, not {x}"));
@@ -168,6 +184,11 @@ struct State {
 pub struct Optimizer {
     rule: Rule,
     states: Vec<State>,
+    /// On a GPU: for each number of steps that some parameter had taken when the plan was made, that number and the coefficients of
+    /// the coming steps, `[steps, 8]`.
+    plans: Vec<(u64, Tensor)>,
+    /// On a GPU: which parameters the planned steps move.
+    moved: Vec<bool>,
 }
 
 /// The elements that one task updates: 64 KB of f32 for each of w, dw and the moments.
@@ -184,8 +205,28 @@ struct Stretch<'a, T: Element> {
     dw: &'a [T],
     /// The rule's moments in its order; empty slices behind them.
     m: [&'a mut [T::Acc]; MOMENTS],
-    /// The number of this step of this parameter, from 1.
-    t: u64,
+    /// What the rule reads of this step.
+    k: Coefficients,
+}
+
+/// The numbers that a rule's formula takes at one step of one parameter; what each means, the rule says.
+pub(crate) type Coefficients = [f64; 8];
+
+/// A run of neighbouring parameters on a GPU and all that belongs to it, padding included.
+struct Run<'a, A> {
+    at: Launch,
+    w: Mut<'a, A>,
+    dw: Const<'a, A>,
+    /// The rule's moments in its order; null behind them.
+    m: [Mut<'a, A>; MOMENTS],
+    /// Coefficients, a row for each of the coming steps.
+    table: Const<'a, A>,
+    /// Where the clock stands.
+    place: Const<'a, i32>,
+    /// Whether the step is left out, and the loss scale; null without one.
+    health: Const<'a, i32>,
+    scale: Const<'a, A>,
+    count: i32,
 }
 
 impl Optimizer {
@@ -200,7 +241,7 @@ impl Optimizer {
                 state.moments.push(moment);
             }
         }
-        Self { rule, states }
+        Self { moved: vec![false; states.len()], plans: Vec::new(), rule, states }
     }
 
     /// The rule and its settings.
@@ -229,20 +270,106 @@ impl Optimizer {
         for (i, w, dw) in params.updates() {
             let Some((_, state)) = states.find(|(j, _)| *j == i) else { break };
             state.steps += 1;
+            let k = self.rule.coefficients(state.steps, lr);
             let mut moments = state.moments.iter_mut();
             let mut m: [_; MOMENTS] =
                 std::array::from_fn(|_| moments.next().map(Tensor::data_mut::<T::Acc>).unwrap_or_default().chunks_mut(CHUNK));
             for (w, dw) in w.data_mut::<T>().chunks_mut(CHUNK).zip(dw.data::<T>().chunks(CHUNK)) {
                 let m = m.each_mut().map(|chunks| chunks.next().unwrap_or_default());
-                work.push(Stretch { w, dw, m, t: state.steps });
+                work.push(Stretch { w, dw, m, k });
             }
         }
         let rule = &self.rule;
         work.into_par_iter().for_each(|stretch| match rule {
-            Rule::Sgd(sgd) => sgd.update(stretch, lr),
-            Rule::Adam(adam) => adam.update(stretch, lr),
-            Rule::RmsProp(rmsprop) => rmsprop.update(stretch, lr),
+            Rule::Sgd(sgd) => sgd.update(stretch),
+            Rule::Adam(adam) => adam.update(stretch),
+            Rule::RmsProp(rmsprop) => rmsprop.update(stretch),
         });
+    }
+
+    /// One step of a training run, on the device where the parameters are, which looks at the clock whether it is to be left out.
+    /// Afterwards the working weights follow. On a GPU the learning rate is the plan's, on the CPU it is `lr`.
+    pub fn take_step(&mut self, params: &mut Params, clock: &Clock, lr: f64) -> Result<()> {
+        let Some(first) = params.values().first() else { return Ok(()) };
+        if let Device::Cuda(_) = first.device() {
+            crate::dispatch!(sums first.dtype(), A => self.launch::<A>(params, clock)?);
+            return params.refresh();
+        }
+        let (left_out, unscale) = clock.verdict();
+        if left_out {
+            return Ok(());
+        }
+        if unscale != 1.0 {
+            params.gradients.multiply(unscale);
+        }
+        self.step(params, lr);
+        params.refresh()
+    }
+
+    fn launch<A: Element<Acc = A>>(&mut self, params: &mut Params, clock: &Clock) -> Result<()> {
+        let mut updates: Vec<(usize, &mut Tensor, &Tensor)> = params.updates().collect();
+        let steps: Vec<u64> = self.states.iter().map(|s| s.steps).collect();
+        let (health, scale) = clock.verdict_there::<A>();
+        for run in updates.chunk_by_mut(|a, b| a.0 + 1 == b.0 && steps[a.0] == steps[b.0]) {
+            let (first, device) = (run[0].0, run[0].1.device());
+            let Some((_, table)) = self.plans.iter().find(|(taken, _)| *taken == steps[first]) else {
+                return Err(Error::run("the optimiser has no plan for this step: Optimizer::plan comes first"));
+            };
+            self.moved[first..first + run.len()].fill(true);
+            let mut moments: [Vec<&mut Tensor>; MOMENTS] = Default::default();
+            for state in &mut self.states[first..first + run.len()] {
+                for (place, moment) in moments.iter_mut().zip(&mut state.moments) {
+                    place.push(moment);
+                }
+            }
+            let (ws, dws): (Vec<&mut Tensor>, Vec<&Tensor>) = run.iter_mut().map(|(_, w, dw)| (&mut **w, *dw)).unzip();
+            let ((w, count), (dw, _)) = (span_mut::<A>(ws), span::<A>(dws));
+            let m = moments.map(|moment| span_mut::<A>(moment).0);
+            let (at, table, place) = (Launch::each(device, count, 256), table.cuda(), clock.place.cuda());
+            let run = Run { at, w, dw, m, table, place, health, scale, count: count as i32 };
+            match &self.rule {
+                Rule::Sgd(sgd) => sgd.launch(run)?,
+                Rule::Adam(adam) => adam.launch(run)?,
+                Rule::RmsProp(rmsprop) => rmsprop.launch(run)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// On a GPU: writes down what the coming steps need. `steps` gives learning rate and, if it changes, momentum of each; there is room
+    /// for `room` of them, which should stay the same from plan to plan, as then the plan stays at its place in memory.
+    ///
+    /// Says whether captured steps go on being right: not if the plan has moved.
+    pub fn plan(&mut self, params: &Params, room: usize, steps: impl Iterator<Item = (f64, Option<f64>)> + Clone) -> bool {
+        let Some(first) = params.values().first() else { return true };
+        let spec = Spec::rows([room, 8], first.dtype().acc()).on(first.device());
+        let mut counts: Vec<u64> = self.states.iter().map(|s| s.steps).collect();
+        counts.sort_unstable();
+        counts.dedup();
+        let old = std::mem::take(&mut self.plans);
+        // With several counts, which table is whose may change as some parameters move and others do not.
+        let stays = old.len() == 1 && counts.len() == 1 && old.iter().all(|(_, table)| table.spec() == spec);
+        let mut old = old.into_iter().map(|(_, table)| table).filter(|_| stays);
+        for taken in counts {
+            let row = |(i, (lr, momentum)): (usize, (f64, Option<f64>))| {
+                let mut rule = self.rule.clone();
+                momentum.into_iter().for_each(|momentum| rule.set_momentum(momentum));
+                rule.coefficients(taken + 1 + i as u64, lr)
+            };
+            let mut rows: Vec<f64> = steps.clone().enumerate().flat_map(row).collect();
+            rows.resize(8 * room, 0.0);
+            let mut table = old.next().unwrap_or_else(|| Tensor::new(spec));
+            table.copy_from(&Tensor::from_values(spec, &rows));
+            self.plans.push((taken, table));
+        }
+        stays
+    }
+
+    /// On a GPU: counts the steps that were taken of the plan; what comes next needs a new one.
+    pub fn settle(&mut self, taken: u64) {
+        for (state, moved) in self.states.iter_mut().zip(&self.moved) {
+            state.steps += if *moved { taken } else { 0 };
+        }
     }
 
     /// Everything that a checkpoint holds of it but the [`steps`](Self::steps): the moments, as `optimizer.exp_avg.fc1.weight`.

@@ -17,7 +17,9 @@
 //!
 //! Read next: `schedule.rs`.
 
-use super::{Options, Stretch, take};
+use super::{Coefficients, Options, Run, Stretch, take};
+use crate::device::cuda::kernels::optimizer as kernel;
+use crate::error::Result;
 use crate::simd;
 use crate::tensor::{Element, Real, Stored};
 use serde::{Deserialize, Serialize};
@@ -60,8 +62,15 @@ impl RmsProp {
         std::iter::once("square_avg").chain(optional.into_iter().filter(|(_, kept)| *kept).map(|(name, _)| name)).collect()
     }
 
+    /// What the loops read: λ, α, 1 - α, ε, μ, lr.
+    pub(super) fn coefficients(&self, lr: f64) -> Coefficients {
+        [self.weight_decay, self.alpha, 1.0 - self.alpha, self.eps, self.momentum, lr, 0.0, 0.0]
+    }
+
+    // ---- CPU
+
     /// w, dw, v: `[n]`; b is empty without momentum, a unless centered.
-    pub(super) fn update<T: Element>(&self, s: Stretch<T>, lr: f64) {
+    pub(super) fn update<T: Element>(&self, s: Stretch<T>) {
         simd! {
             fn run<T: Element>(w: &mut [T], dw: &[T], v: &mut [T::Acc], b: &mut [T::Acc], a: &mut [T::Acc], k: [T::Acc; 6]) {
                 match (b.is_empty(), a.is_empty()) {
@@ -72,10 +81,19 @@ impl RmsProp {
                 }
             }
         }
-        let Stretch { w, dw, m: [v, second, third], .. } = s;
+        let Stretch { w, dw, m: [v, second, third], k } = s;
         let (b, a) = if self.momentum == 0.0 { (third, second) } else { (second, third) };
-        let k = [self.weight_decay, self.alpha, 1.0 - self.alpha, self.eps, self.momentum, lr];
-        run(w, dw, v, b, a, k.map(T::Acc::from_f64));
+        let [decay, alpha, beta, eps, mu, lr, ..] = k.map(T::Acc::from_f64);
+        run(w, dw, v, b, a, [decay, alpha, beta, eps, mu, lr]);
+    }
+
+    // ---- CUDA
+
+    /// w, dw, v, b, a: `[n]`, padding included. One thread an element.
+    pub(super) fn launch<A: Element<Acc = A>>(&self, s: Run<'_, A>) -> Result<()> {
+        let Run { at, w, dw, m: [v, second, third], table, place, health, scale, count } = s;
+        let (b, a) = if self.momentum == 0.0 { (third, second) } else { (second, third) };
+        kernel::rmsprop::<A>(at, w, dw, v, b, a, table, place, health, scale, count)
     }
 }
 

@@ -17,7 +17,9 @@
 //!
 //! Read next: `adam.rs`.
 
-use super::{Options, Stretch, take};
+use super::{Coefficients, Options, Run, Stretch, take};
+use crate::device::cuda::kernels::optimizer as kernel;
+use crate::error::Result;
 use crate::simd;
 use crate::tensor::{Element, Stored};
 use serde::{Deserialize, Serialize};
@@ -50,8 +52,17 @@ impl Sgd {
         if self.momentum == 0.0 { vec![] } else { vec!["momentum_buffer"] }
     }
 
+    /// What the loops read: λ, μ, the part of g that enters b at step t, lr.
+    pub(super) fn coefficients(&self, t: u64, lr: f64) -> Coefficients {
+        // The velocity is 0 before the first step, so b = g needs no branch.
+        let fresh = if t == 1 { 1.0 } else { 1.0 - self.dampening };
+        [self.weight_decay, self.momentum, fresh, lr, 0.0, 0.0, 0.0, 0.0]
+    }
+
+    // ---- CPU
+
     /// w, dw, b: `[n]`; b is empty without momentum.
-    pub(super) fn update<T: Element>(&self, s: Stretch<T>, lr: f64) {
+    pub(super) fn update<T: Element>(&self, s: Stretch<T>) {
         simd! {
             fn plain<T: Element>(w: &mut [T], dw: &[T], k: [T::Acc; 2]) {
                 let dw = &dw[..w.len()];
@@ -74,13 +85,20 @@ impl Sgd {
                 }
             }
         }
-        let Stretch { w, dw, m: [b, ..], t } = s;
+        let Stretch { w, dw, m: [b, ..], k } = s;
+        let [decay, mu, fresh, lr, ..] = k.map(T::Acc::from_f64);
         if b.is_empty() {
-            plain(w, dw, [self.weight_decay, lr].map(T::Acc::from_f64));
+            plain(w, dw, [decay, lr]);
         } else {
-            // The velocity is 0 before the first step, so b = g needs no branch.
-            let fresh = if t == 1 { 1.0 } else { 1.0 - self.dampening };
-            momentum(w, dw, b, [self.weight_decay, self.momentum, fresh, lr].map(T::Acc::from_f64), self.nesterov);
+            momentum(w, dw, b, [decay, mu, fresh, lr], self.nesterov);
         }
+    }
+
+    // ---- CUDA
+
+    /// w, dw, b: `[n]`, padding included. One thread an element.
+    pub(super) fn launch<A: Element<Acc = A>>(&self, s: Run<'_, A>) -> Result<()> {
+        let Run { at, w, dw, m: [b, ..], table, place, health, scale, count } = s;
+        kernel::sgd::<A>(at, w, dw, b, table, place, health, scale, self.nesterov.into(), count)
     }
 }

@@ -3,9 +3,11 @@
 //! The same struct is read from `--config run.toml`, written to the run directory, and kept in every checkpoint, so that a run
 //! can be repeated and resumed. Flags of the command line override the file (`cli/train.rs`). Read next: `trainer.rs`.
 
+use crate::data::Augment;
 use crate::error::{Error, Result};
 use crate::models::{ALL, Model};
 use crate::optim::{Options, Rule, Schedule};
+use crate::tensor::DType;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -36,6 +38,10 @@ pub struct Config {
     pub schedule: String,
     /// Share of each target that is spread over all classes.
     pub label_smoothing: f64,
+    /// What is done to training pictures: `none`, `shift:2`, `flip` or both.
+    pub augment: String,
+    /// Type of activations and working weights: `f32`, `bf16` or `f16`.
+    pub precision: String,
     /// Seed of first weights, order of images, dropout and generated data.
     pub seed: u64,
     /// Use only so many training (and test) images.
@@ -59,6 +65,8 @@ impl Default for Config {
             weight_decay: 0.0,
             schedule: "cosine".into(),
             label_smoothing: 0.0,
+            augment: "none".into(),
+            precision: "f32".into(),
             seed: 0,
             limit: None,
             val_split: 0.05,
@@ -96,11 +104,28 @@ impl Config {
         within("val-split", self.val_split, 0.0..1.0)?;
         self.rule()?;
         self.schedule()?;
+        self.dtype()?;
+        self.augment()?;
         // To be known before data are fetched. Building a network says it, but takes time.
         if !ALL.iter().any(|known| known.name == self.model) {
             Model::build(&self.model, &Default::default())?;
         }
         Ok(())
+    }
+
+    /// What is done to training pictures.
+    pub fn augment(&self) -> Result<Augment> {
+        self.augment.parse()
+    }
+
+    /// The type that the network computes in.
+    pub fn dtype(&self) -> Result<DType> {
+        match &*self.precision {
+            "f32" => Ok(DType::F32),
+            "bf16" => Ok(DType::Bf16),
+            "f16" => Ok(DType::F16),
+            other => Err(Error::usage(format!("unknown precision '{other}'")).hint("use f32, bf16 or f16")),
+        }
     }
 
     /// The optimiser's update rule.

@@ -10,6 +10,7 @@ use std::fmt::{self, Display};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::tensor::Tensor;
 
 /// Loss and hits summed over samples.
 ///
@@ -27,6 +28,17 @@ impl Running {
         self.loss += loss_sum;
         self.hits += hits;
         self.samples += samples;
+    }
+
+    /// What `totals`, f64 `[3]` (summed loss, hits, images), has counted. Waits for its device.
+    pub fn read(totals: &Tensor) -> Result<Running> {
+        let counted = totals.read()?;
+        Ok(Self { loss: counted[0], hits: counted[1] as u64, samples: counted[2] as u64 })
+    }
+
+    /// What was counted after `earlier` was.
+    pub fn since(&self, earlier: &Running) -> Running {
+        Self { loss: self.loss - earlier.loss, hits: self.hits - earlier.hits, samples: self.samples - earlier.samples }
     }
 
     /// Adds what another part of the run has summed.

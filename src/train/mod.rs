@@ -1,19 +1,22 @@
 //! Training: steps, runs, what they measure, and what they leave on disk.
 //!
-//! [`step`] is one update and one evaluation; [`trainer`] repeats them and can stop and go on; [`config`] says what a run is;
+//! [`step`] is one update and one evaluation; [`engine`] runs steps on a device; [`trainer`] repeats them and can stop and go on; [`config`] says what a run is;
 //! [`metrics`], [`checkpoint`] and [`rundir`] know no tensors: they take numbers, names and paths. Read in that order, then
 //! `cli/mod.rs`.
 
 pub mod checkpoint;
 pub mod config;
 pub mod disk;
+pub mod engine;
 pub mod metrics;
 pub mod rundir;
 pub mod step;
+pub mod trained;
 pub mod trainer;
 
 pub use checkpoint::{Array, Checkpoint};
 pub use config::Config;
 pub use metrics::{Confusion, Report, Running};
 pub use rundir::{Record, RunDir};
-pub use trainer::{Observer, Trained, Trainer};
+pub use trained::Trained;
+pub use trainer::{Observer, Trainer};

@@ -1,56 +1,63 @@
-//! One training step, and one pass of evaluation: the whole of learning in two functions.
+//! One training step, and one pass of evaluation: the whole of learning in two functions, on any device.
 //!
-//! Read next: `trainer.rs`, which repeats them.
+//! Read next: `engine.rs`, which runs steps on a device and captures them; `trainer.rs`, which repeats them.
 
 use super::metrics::Running;
 use crate::autograd::Tape;
 use crate::data::Loader;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::models::Model;
 use crate::ops::cross_entropy::{self, CrossEntropy, Reduction};
-use crate::optim::Optimizer;
-use crate::tensor::Tensor;
+use crate::optim::{Clock, Optimizer};
+use crate::tensor::{DType, Spec, Tensor};
 
 /// What a step needs beside the network and a batch.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// Learning rate.
+    /// Learning rate; on a GPU the optimiser's plan has it, and a captured step does not look here.
     pub lr: f64,
     /// Label smoothing of the loss.
     pub label_smoothing: f64,
     /// Seed of the run.
     pub seed: u64,
-    /// Number of the step, from 0.
-    pub step: u64,
 }
 
 /// Runs the network on a batch, back-propagates the mean cross-entropy, and updates the weights.
 ///
-/// x `[N,C,H,W]` in lanes, labels `[N]` in i32. Gives the sum of the losses and the hits of the batch, before the update.
-pub fn train_step(model: &mut Model, optimizer: &mut Optimizer, x: Tensor, labels: Tensor, s: &Setting) -> Result<Running> {
+/// x `[N,C,H,W]` in lanes, labels `[N]` in i32. Adds the sum of the losses, the hits and the images of the batch to `totals`, f64 `[3]`.
+/// On a GPU nothing here waits for it or reads from it, so the whole step can be captured.
+pub fn train_step(
+    model: &mut Model,
+    optimizer: &mut Optimizer,
+    clock: &mut Clock,
+    totals: &mut Tensor,
+    x: Tensor,
+    labels: Tensor,
+    s: &Setting,
+) -> Result<()> {
     let n = labels.shape().count();
     let mut tape = Tape::new();
     let x = tape.input(x);
     let target = tape.input(labels);
-    let logits = model.train(&mut tape, x, s.seed, s.step)?;
+    let logits = model.train(&mut tape, x, s.seed, clock.step.clone())?;
     let loss = tape.apply(CrossEntropy { reduction: Reduction::Mean, label_smoothing: s.label_smoothing }, &[logits, target])?;
-    let mean = tape.value(loss).item();
-    if !mean.is_finite() {
-        return Err(Error::run(format!("the loss became {mean} at step {}", s.step))
-            .hint("lower --lr, or look at the data; the checkpoints of finished epochs are intact"));
-    }
-    let hits = cross_entropy::hits(tape.value(logits), tape.value(target));
+    cross_entropy::accumulate(tape.value(loss), n as f64, tape.value(logits), tape.value(target), totals)?;
     model.params.gradients.clear();
-    tape.backward(loss, &mut model.params.gradients)?;
+    let seed = clock.seed(tape.spec(loss))?;
+    tape.backward_from(loss, seed, &mut model.params.gradients)?;
     // The tape shares the weights; they can be written once it is gone.
     drop(tape);
-    optimizer.step(&mut model.params, s.lr);
-    let mut outcome = Running::default();
-    outcome.add(mean * n as f64, hits as u64, n as u64);
-    Ok(outcome)
+    clock.check(&model.params.gradients.runs())?;
+    optimizer.take_step(&mut model.params, clock, s.lr)?;
+    clock.advance(n)
 }
 
-/// Runs the network in evaluation mode over the pictures with these numbers; `visit` sees each batch's labels and logits.
+/// An empty account of losses, hits and images, where the network computes.
+pub fn totals(model: &Model) -> Tensor {
+    Tensor::zeros(Spec::rows([3], DType::F64).on(model.device))
+}
+
+/// Runs the network in evaluation mode over the pictures with these numbers; `visit` sees each batch's labels and logits, where they are.
 ///
 /// Gives the sums of the losses (without label smoothing) and of the hits.
 pub fn evaluate(
@@ -60,15 +67,15 @@ pub fn evaluate(
     batch: usize,
     mut visit: impl FnMut(&Tensor, &Tensor) -> Result<()>,
 ) -> Result<Running> {
-    let mut sums = Running::default();
+    let mut totals = totals(model);
     for numbers in numbers.chunks(batch) {
-        let (x, labels) = loader.batch(numbers);
+        let (x, labels) = loader.batch(numbers)?;
         let logits = model.logits(x)?;
         let mut tape = Tape::inference();
         let inputs = [tape.input(logits.clone()), tape.input(labels.clone())];
         let loss = tape.apply(CrossEntropy { reduction: Reduction::Sum, label_smoothing: 0.0 }, &inputs)?;
-        sums.add(tape.value(loss).item(), cross_entropy::hits(&logits, &labels) as u64, numbers.len() as u64);
+        cross_entropy::accumulate(tape.value(loss), 1.0, &logits, &labels, &mut totals)?;
         visit(&labels, &logits)?;
     }
-    Ok(sums)
+    Running::read(&totals)
 }

@@ -6,14 +6,16 @@
 
 use super::checkpoint::{self, Array, Checkpoint};
 use super::config::Config;
+use super::engine::Engine;
 use super::metrics::Running;
 use super::rundir::{Record, RunDir};
-use super::step::{Setting, evaluate, train_step};
-use crate::data::{Loader, Normalization, Splits, permutation, validation_split};
+use super::step::{Setting, evaluate};
+use super::trained::{describe, json, keep, load_model, restore};
+use crate::data::{Loader, Splits, permutation, validation_split};
+use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::models::{Model, Options};
-use crate::optim::{Mode, Optimizer, Schedule, Scheduler};
-use crate::tensor::{DType, Spec, Tensor};
+use crate::optim::{LossScale, Mode, Optimizer, Schedule, Scheduler};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::path::Path;
@@ -44,6 +46,42 @@ pub struct Progress {
     pub best: Option<(f64, u64)>,
     /// Seconds spent in training steps so far, over all resumptions; validation and saving not counted.
     pub seconds: f64,
+    /// The loss scale of f16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<LossScale>,
+}
+
+/// Where and how a run computes: what its result depends on only by rounding.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// The device.
+    pub device: Device,
+    /// On a GPU: capture steps as CUDA graphs. The bits are the same without.
+    pub capture: bool,
+}
+
+impl Place {
+    /// The CPU.
+    pub const CPU: Place = Place { device: Device::Cpu, capture: false };
+}
+
+/// How many steps are taken between two looks at a device, which cost a wait.
+struct Stretch {
+    length: usize,
+    longest: usize,
+}
+
+impl Stretch {
+    fn new(device: Device) -> Self {
+        Self { length: 1, longest: if device == Device::Cpu { 1 } else { 1024 } }
+    }
+
+    /// Doubles while stretches take less than a tenth of a second, so that a run still reacts at once.
+    fn adapt(&mut self, took: Duration) {
+        if took < Duration::from_millis(50) {
+            self.length = (2 * self.length).min(self.longest);
+        }
+    }
 }
 
 /// The end of an epoch, for those who print it.
@@ -84,17 +122,19 @@ pub struct Trainer<'a> {
     pub model: Model,
     optimizer: Optimizer,
     scheduler: Scheduler,
+    place: Place,
     /// How far it has come.
     pub progress: Progress,
 }
 
 impl<'a> Trainer<'a> {
     /// A new run of `config` on these data.
-    pub fn new(config: Config, splits: &'a Splits) -> Result<Self> {
+    pub fn new(config: Config, splits: &'a Splits, place: Place) -> Result<Self> {
         config.check()?;
         let classes = splits.train.classes.len();
-        let model = Model::build(&config.model, &Options { classes, seed: config.seed, ..Options::default() })?;
-        Loader::new(&splits.train, &splits.normalization, model.input, DType::F32)?;
+        let (dtype, device) = (config.dtype()?, place.device);
+        let model = Model::build(&config.model, &Options { classes, dtype, device, seed: config.seed, ..Options::default() })?;
+        Loader::new(&splits.train, &splits.normalization, model.input, dtype, Device::Cpu)?;
         let (train, val) = validation_split(splits.train.len(), config.val_split, config.seed)?;
         if train.is_empty() || splits.test.is_empty() {
             return Err(Error::data(format!("{} training and {} test images are too few", train.len(), splits.test.len()))
@@ -103,7 +143,7 @@ impl<'a> Trainer<'a> {
         let optimizer = Optimizer::new(config.rule()?, &model.params);
         let steps = cut(train.len(), config.batch).len() as u64;
         let scheduler = Scheduler::new(config.schedule()?, config.lr, config.epochs, steps);
-        Ok(Self { config, splits, train, val, model, optimizer, scheduler, progress: Progress::default() })
+        Ok(Self { config, splits, train, val, model, optimizer, scheduler, place, progress: Progress::default() })
     }
 
     /// Goes on where a checkpoint stopped. The trainer must have been made from the checkpoint's configuration.
@@ -137,7 +177,7 @@ impl<'a> Trainer<'a> {
     pub fn checkpoint(&self) -> Result<Checkpoint> {
         let mut saved = describe(&self.model, self.splits, &self.config)?;
         for (name, tensor) in self.optimizer.state() {
-            saved.tensors.insert(name, keep(tensor));
+            saved.tensors.insert(name, keep(tensor)?);
         }
         let steps: Vec<i64> = self.optimizer.steps().map(|s| s as i64).collect();
         saved.tensors.insert(STEPS.into(), (vec![steps.len()], Array::I64(steps)));
@@ -153,43 +193,93 @@ impl<'a> Trainer<'a> {
 
     /// Trains until the last epoch, or until `stop` is set: then what was reached is saved first.
     pub fn run(&mut self, dir: &mut RunDir, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<()> {
-        let loader = Loader::new(&self.splits.train, &self.splits.normalization, self.model.input, DType::F32)?;
+        let loader = self.loader()?;
+        let augment = self.config.augment()?;
+        let mut engine = Engine::new(&self.model, loader, augment, self.progress.loss_scale.unwrap_or_default(), self.place.capture);
+        self.progress.loss_scale = engine.settle(&self.model, &mut self.optimizer)?;
         let steps = cut(self.train.len(), self.config.batch);
         observer.begin(steps.len() as u64, &self.progress);
+        let mut stretch = Stretch::new(self.model.device);
         while self.progress.epoch < self.config.epochs {
-            let order = permutation(self.train.len(), self.config.seed, self.progress.epoch);
-            let (first, images) = (self.progress.step_in_epoch, self.images());
-            let (before, entered) = (self.progress.seconds, Instant::now());
+            let (images, before, entered) = (self.images(), self.progress.seconds, Instant::now());
             let mut saved = Instant::now();
+            self.begin(&mut engine, &steps);
             let mut lr = self.scheduler.lr(self.progress.step);
-            for step in steps.iter().skip(first as usize) {
-                let numbers: Vec<u32> = order[step.clone()].iter().map(|&i| self.train[i as usize]).collect();
-                let (x, labels) = loader.batch(&numbers);
-                lr = self.scheduler.lr(self.progress.step);
-                let Config { seed, label_smoothing, .. } = self.config;
-                let setting = Setting { lr, label_smoothing, seed, step: self.progress.step };
-                if let Some(momentum) = self.scheduler.momentum(self.progress.step) {
-                    self.optimizer.set_momentum(momentum);
+            while let Some(left) = steps.len().checked_sub(self.progress.step_in_epoch as usize).filter(|left| *left > 0) {
+                let began = Instant::now();
+                let now = stretch.length.min(left);
+                for _ in 0..now {
+                    lr = self.step(&mut engine, &steps)?;
                 }
-                let outcome = train_step(&mut self.model, &mut self.optimizer, x, labels, &setting)?;
+                let counted = engine.read()?;
+                if !counted.loss().is_finite() {
+                    let last = self.progress.step - 1;
+                    let place =
+                        if now == 1 { format!("at step {last}") } else { format!("between steps {} and {last}", last + 1 - now as u64) };
+                    return Err(Error::run(format!("the loss became {} {place}", counted.loss()))
+                        .hint("lower --lr, or look at the data; the checkpoints of finished epochs are intact"));
+                }
                 let progress = &mut self.progress;
-                progress.sums.merge(&outcome);
-                progress.step += 1;
-                progress.step_in_epoch += 1;
+                progress.sums.merge(&counted);
                 progress.seconds = before + entered.elapsed().as_secs_f64();
                 observer.step(progress, lr);
+                stretch.adapt(began.elapsed());
+                if self.progress.loss_scale.is_some() && self.model.device == Device::Cpu {
+                    self.progress.loss_scale = engine.settle(&self.model, &mut self.optimizer)?;
+                }
                 if stop.load(Ordering::Relaxed) {
+                    self.progress.loss_scale = engine.settle(&self.model, &mut self.optimizer)?;
                     return self.interrupt(dir);
                 }
                 if saved.elapsed() > SAVE_EVERY {
+                    self.progress.loss_scale = engine.settle(&self.model, &mut self.optimizer)?;
                     self.checkpoint()?.save(&dir.last())?;
+                    self.begin(&mut engine, &steps);
                     saved = Instant::now();
                 }
             }
+            self.progress.loss_scale = engine.settle(&self.model, &mut self.optimizer)?;
             let images = self.images() - images;
-            self.end_epoch(&loader, dir, observer, lr, images as f64 / (self.progress.seconds - before))?;
+            self.end_epoch(engine.loader(), dir, observer, lr, images as f64 / (self.progress.seconds - before))?;
         }
         Ok(())
+    }
+
+    /// The training images for this network.
+    fn loader(&self) -> Result<Loader<'a>> {
+        Loader::new(&self.splits.train, &self.splits.normalization, self.model.input, self.model.dtype, self.model.device)
+    }
+
+    /// Lets the engine begin, or go on with, the epoch under way.
+    fn begin(&mut self, engine: &mut Engine, steps: &[Range<usize>]) {
+        let Progress { epoch, step, step_in_epoch, .. } = self.progress;
+        let order = permutation(self.train.len(), self.config.seed, epoch).iter().map(|&i| self.train[i as usize]).collect();
+        let first = steps.get(step_in_epoch as usize).map_or(0, |range| range.start);
+        let left = steps.len() as u64 - step_in_epoch;
+        let scheduler = &self.scheduler;
+        let from = self.rate();
+        let rates = (from..from + left).map(|step| (scheduler.lr(step), scheduler.momentum(step)));
+        engine.begin(&self.model, &mut self.optimizer, order, (step, step_in_epoch, first), steps.len(), rates);
+    }
+
+    /// Where the schedule stands: it moves on with each step that was taken, not with those that the loss scale left out.
+    fn rate(&self) -> u64 {
+        self.progress.step - self.progress.loss_scale.map_or(0, |scale| scale.skipped)
+    }
+
+    /// Takes the next step; gives its learning rate.
+    fn step(&mut self, engine: &mut Engine, steps: &[Range<usize>]) -> Result<f64> {
+        let (step, step_in_epoch) = (self.rate(), self.progress.step_in_epoch);
+        let Config { seed, label_smoothing, batch, .. } = self.config;
+        let (lr, range) = (self.scheduler.lr(step), steps[step_in_epoch as usize].clone());
+        if let Some(momentum) = self.scheduler.momentum(step) {
+            self.optimizer.set_momentum(momentum);
+        }
+        let full = range.len() == batch;
+        engine.step(&mut self.model, &mut self.optimizer, range, full, &Setting { lr, label_smoothing, seed })?;
+        self.progress.step += 1;
+        self.progress.step_in_epoch += 1;
+        Ok(lr)
     }
 
     /// Validates, writes the metrics of an epoch whose steps are all done, and saves.
@@ -235,7 +325,8 @@ impl<'a> Trainer<'a> {
         let Progress { epoch, step_in_epoch, .. } = self.progress;
         let message =
             format!("interrupted in epoch {} after step {step_in_epoch}; everything is saved in {}", epoch + 1, dir.last().display());
-        Err(Error::new(Kind::Interrupted, message).hint(format!("go on with: cugrad train --resume {}", dir.last().display())))
+        Err(Error::new(Kind::Interrupted, message)
+            .hint(format!("go on with: cugrad train --resume {} (and the same --device and --data-dir)", dir.last().display())))
     }
 }
 
@@ -244,97 +335,6 @@ fn cut(n: usize, batch: usize) -> Vec<Range<usize>> {
     let alone = n > batch && n % batch == 1;
     let steps = if alone { n / batch } else { n.div_ceil(batch) };
     (0..steps).map(|step| step * batch..if step + 1 == steps { n } else { (step + 1) * batch }).collect()
-}
-
-/// A network with the names and numbers that using it takes: `eval` and `predict` read nothing else.
-fn describe(model: &Model, splits: &Splits, config: &Config) -> Result<Checkpoint> {
-    let mut saved = Checkpoint::default();
-    for (name, tensor) in model.params.state() {
-        saved.tensors.insert(name.into(), keep(tensor));
-    }
-    let Normalization { mean, std } = &splits.normalization;
-    for (key, value) in [
-        ("cugrad", env!("CARGO_PKG_VERSION").to_string()),
-        ("model", model.name.clone()),
-        ("classes", json(&splits.train.classes)?),
-        ("normalization", json(&(mean, std))?),
-        ("config", json(config)?),
-    ] {
-        saved.meta.insert(key.into(), value);
-    }
-    Ok(saved)
-}
-
-fn json(value: &impl Serialize) -> Result<String> {
-    serde_json::to_string(value).map_err(|e| Error::run(format!("cannot write the training state: {e}")))
-}
-
-/// A tensor as a checkpoint holds it; counters become i64, as PyTorch's are.
-fn keep(t: &Tensor) -> (Vec<usize>, Array) {
-    let array = match t.dtype() {
-        DType::F32 => Array::F32(t.data::<f32>().to_vec()),
-        DType::I32 => Array::I64(t.data::<i32>().iter().map(|&x| i64::from(x)).collect()),
-        _ => Array::F64(t.values()),
-    };
-    (t.shape().to_vec(), array)
-}
-
-/// The way back; shapes agree already.
-fn restore(t: &mut Tensor, array: &Array) {
-    let spec: Spec = t.spec();
-    t.copy_from(&match array {
-        Array::F32(values) => Tensor::from_values(spec, values),
-        Array::F64(values) => Tensor::from_values(spec, values),
-        Array::I64(values) => Tensor::from_values(spec, &values.iter().map(|&x| x as f64).collect::<Vec<_>>()),
-    });
-}
-
-/// Puts a checkpoint's weights and buffers into a network; one error lists everything that does not fit.
-pub fn load_model(model: &mut Model, saved: &Checkpoint) -> Result<()> {
-    let expected: Vec<(String, Vec<usize>)> = model.params.state().map(|(name, t)| (name.into(), t.shape().to_vec())).collect();
-    checkpoint::compare(&expected, saved, checkpoint::is_model).map_err(|mut e| {
-        e.message = format!("the checkpoint does not fit model '{}': {}", model.name, e.message);
-        e
-    })?;
-    for (name, tensor) in model.params.state_mut() {
-        restore(tensor, &saved.tensors[name].1);
-    }
-    Ok(())
-}
-
-/// A trained network and what it needs to be used.
-#[derive(Debug)]
-pub struct Trained {
-    /// The network with its weights.
-    pub model: Model,
-    /// What each class is called.
-    pub classes: Vec<String>,
-    /// How its pictures were normalised.
-    pub normalization: Normalization,
-    /// How it was trained.
-    pub config: Config,
-}
-
-impl Trained {
-    /// Builds the network that a checkpoint describes.
-    pub fn load(path: &Path, saved: &Checkpoint) -> Result<Trained> {
-        fn read<T: serde::de::DeserializeOwned>(path: &Path, saved: &Checkpoint, key: &str) -> Result<T> {
-            let text = saved
-                .meta
-                .get(key)
-                .ok_or_else(|| Error::run(format!("{}: was not written by cugrad: it has no '{key}' in its metadata", path.display())))?;
-            serde_json::from_str(text).map_err(|e| Error::run(format!("{}: its '{key}' cannot be read: {e}", path.display())))
-        }
-        let config: Config = read(path, saved, "config")?;
-        let classes: Vec<String> = read(path, saved, "classes")?;
-        let (mean, std): (Vec<f32>, Vec<f32>) = read(path, saved, "normalization")?;
-        let mut model = Model::build(&config.model, &Options { classes: classes.len(), ..Options::default() })?;
-        load_model(&mut model, saved)?;
-        if mean.len() != std.len() || ![1, model.input[0]].contains(&mean.len()) {
-            return Err(Error::run(format!("{}: its 'normalization' does not fit model '{}'", path.display(), model.name)));
-        }
-        Ok(Trained { model, classes, normalization: Normalization { mean, std }, config })
-    }
 }
 
 #[cfg(test)]
