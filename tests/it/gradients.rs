@@ -1,7 +1,7 @@
 //! Every case of every op: its gradient against finite differences, and its lower precisions against f64.
 
 use cugrad::autograd::check;
-use cugrad::device::memory;
+use cugrad::device::{Device, memory};
 use cugrad::ops::{self, Case};
 use cugrad::tensor::DType;
 use rayon::prelude::*;
@@ -30,7 +30,7 @@ fn gradients_agree_with_finite_differences() {
 /// Bounds on max |error| / max |value|: a few roundings of the stored type.
 fn parity(dtype: DType, bound: f64) {
     each_case(|case| {
-        let error = check::parity(&case.op, &case.draw(DType::F64, 3), &case.wanted(), dtype, 4).map_err(|e| e.to_string())?;
+        let error = check::parity(&case.op, &case.draw(dtype, 3), &case.wanted(), dtype, Device::Cpu, 4).map_err(|e| e.to_string())?;
         if error <= bound { Ok(()) } else { Err(format!("{dtype} differs by {error:.3e}")) }
     });
 }

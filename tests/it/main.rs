@@ -1,11 +1,17 @@
 //! The integration tests, in one binary so that they link once. Each file is one property of the whole.
 
+mod build;
 mod cli;
+mod conv;
+mod cuda;
+mod device;
 mod golden;
 mod gradients;
 mod house;
+mod kernels;
 mod lanes;
 mod models;
 mod ops;
 mod optim;
+mod steps;
 mod tape;

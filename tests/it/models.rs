@@ -5,12 +5,14 @@
 use crate::golden;
 use cugrad::autograd::{Tape, Var};
 use cugrad::data::{Loader, synthetic};
-use cugrad::device::memory;
+use cugrad::device::{Device, memory};
 use cugrad::models::{ALL, Model, Options};
 use cugrad::ops::cross_entropy::{CrossEntropy, Reduction};
-use cugrad::optim::{self, Optimizer, Rule};
+use cugrad::ops::dropout;
+use cugrad::optim::{self, Clock, LossScale, Optimizer, Rule};
 use cugrad::tensor::{DType, Spec, Tensor};
-use cugrad::train::step::{Setting, train_step};
+use cugrad::train::Running;
+use cugrad::train::step::{Setting, totals, train_step};
 use serde_json::Value;
 
 /// Compares numbers of one network with PyTorch's, and remembers the largest error.
@@ -51,8 +53,8 @@ fn sum_of_squares(values: &[f64]) -> f64 {
 }
 
 /// A network of models.json with the fixture's weights, which has just those parameters in just that order.
-fn model(name: &str, theirs: &Value, dtype: DType) -> Model {
-    let mut model = Model::build(name, &Options { dtype, dropout: false, classes: 10, seed: 0 }).unwrap();
+fn model(name: &str, theirs: &Value, dtype: DType, device: Device) -> Model {
+    let mut model = Model::build(name, &Options { dtype, device, dropout: false, ..Options::default() }).unwrap();
     let declared = |g: &Value| (g["name"].as_str().unwrap().to_string(), golden::floats(&g["shape"]));
     let theirs: Vec<_> = theirs["gradients"].as_array().unwrap().iter().map(declared).collect();
     let params = model.params.names().iter().zip(model.params.values());
@@ -73,21 +75,22 @@ fn model(name: &str, theirs: &Value, dtype: DType) -> Model {
 }
 
 /// The fixture's pictures and labels.
-fn batch(theirs: &Value, dtype: DType) -> (Tensor, Tensor) {
+fn batch(theirs: &Value, dtype: DType, device: Device) -> (Tensor, Tensor) {
     let shape: Vec<usize> = golden::floats(&theirs["input"]).iter().map(|&d| d as usize).collect();
     let labels: Vec<i32> = (0..shape[0] as i32).map(|n| (7 * n + 3) % 10).collect();
     assert_eq!(golden::floats(&theirs["labels"]), labels.iter().map(|&l| f64::from(l)).collect::<Vec<_>>());
     let spec = Spec::lanes(&shape[..], dtype);
     (
-        Tensor::from_values(spec, &golden::values(1000, spec.shape.count(), 1.0)),
-        Tensor::from_values(Spec::rows([shape[0]], DType::I32), &labels),
+        Tensor::from_values(spec.on(device), &golden::values(1000, spec.shape.count(), 1.0)),
+        Tensor::from_values(Spec::rows([shape[0]], DType::I32).on(device), &labels),
     )
 }
 
 /// Logits and their mean cross-entropy, in training or in evaluation mode.
 fn forward(model: &mut Model, tape: &mut Tape, (x, labels): &(Tensor, Tensor), training: bool) -> (Var, Var) {
     let (x, labels) = (tape.input(x.clone()), tape.input(labels.clone()));
-    let logits = if training { model.train(tape, x, 0, 0) } else { model.eval(tape, x) }.unwrap();
+    let step = dropout::step(0, model.device);
+    let logits = if training { model.train(tape, x, 0, step) } else { model.eval(tape, x) }.unwrap();
     let loss = tape.apply(CrossEntropy { reduction: Reduction::Mean, label_smoothing: 0.0 }, &[logits, labels]).unwrap();
     (logits, loss)
 }
@@ -150,14 +153,16 @@ fn compare_running(model: &Model, theirs: &Value, judge: &mut Judge) {
 }
 
 /// Everything that models.json says about one network.
-fn compare(name: &str, theirs: &Value, dtype: DType) {
+pub fn compare(name: &str, theirs: &Value, dtype: DType, device: Device) {
     memory::poison();
     let (bound, noise) = if dtype == DType::F64 { (1e-9, 1e-9) } else { (1e-4, 1e-5) };
-    let mut judge = Judge { what: format!("{name} in {dtype}"), bound, worst: (0.0, "nothing".into()) };
-    let batch = batch(theirs, dtype);
+    let mut judge = Judge { what: format!("{name} in {dtype} on {device}"), bound, worst: (0.0, "nothing".into()) };
+    let batch = batch(theirs, dtype, device);
 
-    let mut net = model(name, theirs, dtype);
+    let mut net = model(name, theirs, dtype, device);
     let (mut optimizer, lr) = sgd(theirs, &net);
+    let clock = Clock::new(dtype, device, LossScale::default());
+    optimizer.plan(&net.params, 1, std::iter::once((lr, None)));
     let mut tape = Tape::new();
     let (logits, first) = forward(&mut net, &mut tape, &batch, true);
     judge.like(tape.value(first).item(), &theirs["loss"], "loss");
@@ -168,17 +173,23 @@ fn compare(name: &str, theirs: &Value, dtype: DType) {
     compare_gradients(&net, theirs, noise, &mut judge);
     compare_running(&net, theirs, &mut judge);
 
-    optimizer.step(&mut net.params, lr);
+    optimizer.take_step(&mut net.params, &clock, lr).unwrap();
     judge.like(loss(&mut net, &batch, true), &theirs["loss_after_step"], "loss after a step");
     judge.like(loss(&mut net, &batch, false), &theirs["eval_loss_after_step"], "loss in evaluation");
 
     if let Some(losses) = theirs.get("losses") {
-        let mut net = model(name, theirs, dtype);
+        let mut net = model(name, theirs, dtype, device);
         let (mut optimizer, lr) = sgd(theirs, &net);
-        for (step, theirs) in losses.as_array().unwrap().iter().enumerate() {
-            let setting = Setting { lr, label_smoothing: 0.0, seed: 0, step: step as u64 };
-            let outcome = train_step(&mut net, &mut optimizer, batch.0.clone(), batch.1.clone(), &setting).unwrap();
-            judge.like(outcome.loss(), theirs, &format!("loss of step {step}"));
+        let losses = losses.as_array().unwrap();
+        let (mut clock, mut totals, mut before) = (Clock::new(dtype, device, LossScale::default()), totals(&net), Running::default());
+        optimizer.plan(&net.params, losses.len(), std::iter::repeat_n((lr, None), losses.len()));
+        for (step, theirs) in losses.iter().enumerate() {
+            let setting = Setting { lr, label_smoothing: 0.0, seed: 0 };
+            let (x, labels) = batch.clone();
+            train_step(&mut net, &mut optimizer, &mut clock, &mut totals, x, labels, &setting).unwrap();
+            let all = Running::read(&totals).unwrap();
+            judge.like(all.since(&before).loss(), theirs, &format!("loss of step {step}"));
+            before = all;
         }
     }
     println!("{}: largest error {:.1e}, {}", judge.what, judge.worst.0, judge.worst.1);
@@ -190,7 +201,7 @@ fn compare_small(dtype: DType) {
     let known: Vec<&str> = ALL.iter().map(|k| k.name).collect();
     assert_eq!(all.as_object().unwrap().len(), known.len());
     for name in known.into_iter().filter(|&name| name != "resnet18") {
-        compare(name, &all[name], dtype);
+        compare(name, &all[name], dtype, Device::Cpu);
     }
 }
 
@@ -208,7 +219,7 @@ fn networks_equal_pytorch_in_f32() {
 fn resnet18_equals_pytorch() {
     let all = golden::load("models.json", "models");
     for dtype in [DType::F64, DType::F32] {
-        compare("resnet18", &all["resnet18"], dtype);
+        compare("resnet18", &all["resnet18"], dtype, Device::Cpu);
     }
 }
 
@@ -222,8 +233,8 @@ fn first_losses_are_those_of_guessing() {
     let mut far = Vec::new();
     for known in ALL {
         let mut model = Model::build(known.name, &Options::default()).unwrap();
-        let loader = Loader::new(&splits.train, &splits.normalization, model.input, DType::F32).unwrap();
-        let loss = loss(&mut model, &loader.batch(&numbers), true);
+        let loader = Loader::new(&splits.train, &splits.normalization, model.input, DType::F32, Device::Cpu).unwrap();
+        let loss = loss(&mut model, &loader.batch(&numbers).unwrap(), true);
         println!("{}: first loss {loss:.3}", known.name);
         let near = (loss - 10f64.ln()).abs() <= 0.5;
         if !near {
@@ -239,11 +250,12 @@ fn train(name: &str, n: u32, steps: u32, mut after: impl FnMut(&Model)) {
     let mut model = Model::build(name, &Options::default()).unwrap();
     let options = optim::Options { momentum: Some(0.9), weight_decay: Some(1e-4), ..optim::Options::default() };
     let mut optimizer = Optimizer::new(Rule::by_name("sgd", &options).unwrap(), &model.params);
-    let loader = Loader::new(&splits.train, &splits.normalization, model.input, DType::F32).unwrap();
+    let loader = Loader::new(&splits.train, &splits.normalization, model.input, DType::F32, Device::Cpu).unwrap();
+    let (mut clock, mut totals) = (Clock::new(DType::F32, Device::Cpu, LossScale::default()), totals(&model));
     for step in 0..steps {
-        let (x, labels) = loader.batch(&(n * step..n * (step + 1)).collect::<Vec<_>>());
-        let setting = Setting { lr: 0.05, label_smoothing: 0.0, seed: 3, step: u64::from(step) };
-        train_step(&mut model, &mut optimizer, x, labels, &setting).unwrap();
+        let (x, labels) = loader.batch(&(n * step..n * (step + 1)).collect::<Vec<_>>()).unwrap();
+        let setting = Setting { lr: 0.05, label_smoothing: 0.0, seed: 3 };
+        train_step(&mut model, &mut optimizer, &mut clock, &mut totals, x, labels, &setting).unwrap();
         after(&model);
     }
 }

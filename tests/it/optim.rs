@@ -4,6 +4,7 @@
 
 use crate::golden;
 use cugrad::autograd::Tape;
+use cugrad::device::Device;
 use cugrad::nn::{Builder, Init, Params};
 use cugrad::ops::linear::Linear;
 use cugrad::optim::{Optimizer, Options, Rule, Schedule, Scheduler};
@@ -12,7 +13,7 @@ use serde_json::Value;
 
 /// A network of parameters `p0`, `p1`, ... with these values, `[1, n]` each.
 fn params(values: &[Vec<f64>], dtype: DType) -> Params {
-    let mut builder = Builder::new(dtype);
+    let mut builder = Builder::new(dtype, Device::Cpu);
     for (i, values) in values.iter().enumerate() {
         builder.param(&format!("p{i}"), [1, values.len()], Init::Zeros);
     }
