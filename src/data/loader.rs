@@ -79,7 +79,7 @@ impl<'a> Loader<'a> {
         Tensor::from_values(Spec::rows([numbers.len()], DType::I32).on(self.device), &numbers)
     }
 
-    /// On a GPU, the `n` pictures whose numbers stand in `order` from place[1] on, and their labels. To learn from, the pictures are
+    /// On a GPU, the `n` pictures whose numbers stand in `order` from `place[1]` on, and their labels. To learn from, the pictures are
     /// augmented by the draws of `seed` and `step` (low and high word).
     pub fn gather(&self, order: &Tensor, place: &Tensor, n: usize, draws: Option<(Augment, u64, &Tensor)>) -> Result<(Tensor, Tensor)> {
         let Some(Resident { images, labels, tables }) = &self.resident else {

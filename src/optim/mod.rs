@@ -6,7 +6,7 @@
 //! learning rate of each step (`schedule.rs`), gradients (`autograd`).
 //!
 //! On a GPU one launch moves a run of neighbouring parameters that have taken equally many steps, which as a rule are all of them. What
-//! a rule reads of a step, its [`Coefficients`], is written to the device for many steps ahead ([`Optimizer::plan`]), so that a captured
+//! a rule reads of a step, its `Coefficients`, is written to the device for many steps ahead ([`Optimizer::plan`]), so that a captured
 //! step can be replayed. Read in this order: `sgd.rs`, `adam.rs`, `rmsprop.rs`, `schedule.rs`, `clock.rs`.
 
 mod adam;

@@ -1,7 +1,7 @@
 //! CUDA graphs: a step recorded once and replayed as one.
 //!
 //! While a stream captures, launches are written down instead of run. The addresses in them are fixed, so the memory of the step
-//! must be its own: a [`Pool`] that only the step's eager rehearsal, its capture and its replays use. Within a capture nothing may be
+//! must be its own: a [`PrivatePool`] that only the step's eager rehearsal, its capture and its replays use. Within a capture nothing may be
 //! allocated, copied from or to the host, or waited for; that is refused. Read next: `event.rs`.
 
 use super::context::{self, Context};

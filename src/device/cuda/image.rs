@@ -25,7 +25,7 @@ pub struct Kernel {
 /// A unit compiled for a type and a target.
 #[derive(Debug)]
 pub struct Image {
-    /// [`Number::INDEX`] of the type.
+    /// [`INDEX`](super::launch::Number::INDEX) of the type.
     pub dtype: usize,
     /// As in `sm_90`, or `compute_80` for PTX.
     pub target: &'static str,
@@ -66,7 +66,7 @@ pub const COMPILER: &str = env!("CUGRAD_KERNELS_BY");
 /// What the assembler said of each kernel, a line each: kernel, type, target, registers, bytes of shared memory, bytes spilled.
 pub const REPORT: &str = include_str!(concat!(env!("OUT_DIR"), "/kernel-report.txt"));
 
-/// The types by [`Number::INDEX`], as the kernels call them.
+/// The types by `Number::INDEX`, as the kernels call them.
 const TYPES: [&str; 4] = ["f32", "f64", "bf16", "f16"];
 
 /// A kernel that can be launched.
