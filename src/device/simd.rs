@@ -2,7 +2,7 @@
 //!
 //! A kernel is plain safe Rust over arrays of 16 numbers. The [`simd!`](crate::simd!) macro compiles its body three times, for
 //! AVX-512, for AVX2 with FMA, and for the target's baseline, and picks one at run time. All three round alike (every
-//! multiply-add is fused), so they give the same bits. Not here: the lane type itself. Read next: `tensor/lane.rs`.
+//! multiply-add is fused), so they give the same bits. Not here: the vectors themselves. Read next: `vector.rs`.
 
 use std::sync::OnceLock;
 
@@ -54,29 +54,29 @@ fn detect() -> Level {
 /// Compiles a function for every [`Level`] and calls the one for this CPU.
 ///
 /// AVX-512 is for f32, the type that networks train in: the others would only make the program larger. The function has one type
-/// parameter. What its body calls must be `#[inline(always)]`, or it is compiled for the baseline. The
-/// body may ask the constant `FUSED` whether a fused multiply-add is one instruction; where it is a call into the C library,
-/// unrolled loops would only make the program large.
+/// parameter, a [`Number`](crate::device::cuda::Number); in its body `V` is the [`Vector`](crate::device::vector::Vector) of the
+/// type that sums over it are kept in. What the body calls must be `#[inline(always)]`, or it is compiled for the baseline.
 #[macro_export]
 macro_rules! simd {
     ($(#[$attr:meta])* $vis:vis fn $name:ident<$t:ident: $bound:path>($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$attr])*
         #[allow(clippy::too_many_arguments)]
         $vis fn $name<$t: $bound>($($arg: $type),*) $(-> $ret)? {
+            type Sum<T> = <T as $crate::device::cuda::Number>::Sum;
             #[inline(always)]
-            #[allow(clippy::too_many_arguments)]
-            fn body<$t: $bound, const FUSED: bool>($($arg: $type),*) $(-> $ret)? $body
+            #[allow(clippy::too_many_arguments, clippy::extra_unused_type_parameters)]
+            fn body<$t: $bound, V: $crate::device::vector::Vector<Sum<$t>>>($($arg: $type),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")]
                 #[allow(clippy::too_many_arguments)]
                 fn avx512<$t: $bound>($($arg: $type),*) $(-> $ret)? {
-                    body::<$t, true>($($arg),*)
+                    body::<$t, <Sum<$t> as $crate::device::vector::Vectors>::Avx512>($($arg),*)
                 }
                 #[target_feature(enable = "avx2,fma,f16c")]
                 #[allow(clippy::too_many_arguments)]
                 fn avx2<$t: $bound>($($arg: $type),*) $(-> $ret)? {
-                    body::<$t, true>($($arg),*)
+                    body::<$t, <Sum<$t> as $crate::device::vector::Vectors>::Avx2>($($arg),*)
                 }
                 match $crate::device::simd::level() {
                     // SAFETY: `level` gives Avx512 only on a CPU that has these instructions.
@@ -86,7 +86,7 @@ macro_rules! simd {
                     _ => return unsafe { avx2::<$t>($($arg),*) },
                 }
             }
-            body::<$t, { cfg!(any(target_arch = "aarch64", target_feature = "fma")) }>($($arg),*)
+            body::<$t, <Sum<$t> as $crate::device::vector::Vectors>::Portable>($($arg),*)
         }
     };
 }

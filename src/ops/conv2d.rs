@@ -37,13 +37,13 @@
 //! Read next: `correlate.rs` and `taps.rs`, the inner loops; then `maxpool2d.rs`.
 
 use super::case::{BATCHES, Case, Draw, Input};
-use super::correlate::{Grid, Scratch, correlate, pack};
-use super::taps::weights_of_group;
+use super::correlate::{Grid, Scratch, classes, correlate};
+use super::taps::{add_lanes, total, weights_of_group};
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
 use crate::device::Device;
 use crate::error::Result;
-use crate::tensor::{Element, Layout, Real, Spec, Tensor, groups};
+use crate::tensor::{Element, Layout, Real, Spec, Stored, Tensor, groups};
 use rayon::prelude::*;
 
 /// Convolution; inputs x `[N,C,H,W]`, w `[O,C,KH,KW]` and, if there is a bias, b `[O]`.
@@ -151,9 +151,8 @@ impl Op for Conv2d {
 
 /// x [N,C,H,W], w [O,C,KH,KW], b [O], y [N,O,OH,OW]
 fn forward<T: Element>(d: &Dims, x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: &mut Tensor) {
-    let w = w.data::<T>();
-    let packed = pack(d.o, d.c * d.kh * d.kw, |o, i| w[o * d.c * d.kh * d.kw + i].up());
-    let b = pack(d.o, 1, |o, _| b.map_or(T::Acc::ZERO, |b| b.data::<T>()[o].up()));
+    let w = super::sums::<T>(w.data());
+    let b = b.map(|b| super::sums::<T>(b.data()));
     let grid = Grid {
         planes: d.c,
         height: d.h,
@@ -179,7 +178,7 @@ fn forward<T: Element>(d: &Dims, x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: 
     y.lanes_mut::<T>().par_chunks_mut(per_group).enumerate().for_each_init(Default::default, |scratch: &mut [Scratch; 2], (g, y)| {
         let [x_scratch, y_scratch] = scratch;
         let x = x_scratch.widen::<T>(&x[g * d.c * d.h * d.w..][..d.c * d.h * d.w], d.w, d.pw, d.pw);
-        y_scratch.sum_into::<T>(y, false, |y, add| correlate::<T::Acc>(x, &packed, &b, y, &grid, add));
+        y_scratch.sum_into::<T>(y, false, |y, add| correlate::<T::Acc>(x, &w, b.as_deref(), y, &grid, add));
     });
 }
 
@@ -195,11 +194,12 @@ fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) 
     for y in &rows {
         for x in &cols {
             let (th, tw) = if y.taps * x.taps == 0 { (0, 0) } else { (y.taps, x.taps) };
-            let packed = pack(d.c, d.o * th * tw, |c, i| {
-                let (o, t, u) = (i / (th * tw), i / tw % th, i % tw);
-                let (kh, kw) = (y.k0 + (th - 1 - t) * d.sh, x.k0 + (tw - 1 - u) * d.sw);
-                w[((o * d.c + c) * d.kh + kh) * d.kw + kw].up()
-            });
+            let mut flipped = Vec::with_capacity(d.c * d.o * th * tw);
+            for (c, o) in (0..d.c).flat_map(|c| (0..d.o).map(move |o| (c, o))) {
+                for (t, u) in (0..th).rev().flat_map(|t| (0..tw).rev().map(move |u| (t, u))) {
+                    flipped.push(w[((o * d.c + c) * d.kh + y.k0 + t * d.sh) * d.kw + x.k0 + u * d.sw].up());
+                }
+            }
             let grid = Grid {
                 planes: d.o,
                 height: d.oh,
@@ -220,10 +220,9 @@ fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) 
                 out_sy: d.sh,
                 out_sx: d.sw,
             };
-            parts.push((packed, grid));
+            parts.push((flipped, grid));
         }
     }
-    let b = pack(d.c, 1, |_, _| T::Acc::ZERO);
     let dy = dy.lanes::<T>();
     let (dx, add) = dx.open();
     let per_group = d.o * d.oh * d.ow;
@@ -233,66 +232,57 @@ fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) 
             let [dy_scratch, dx_scratch] = scratch;
             let dy = dy_scratch.widen::<T>(&dy[g * per_group..][..per_group], d.ow, left as usize, right as usize);
             dx_scratch.sum_into::<T>(dx, add, |dx, add| {
-                for (packed, grid) in &parts {
-                    correlate::<T::Acc>(dy, packed, &b, dx, grid, add);
+                for (w, grid) in &parts {
+                    correlate::<T::Acc>(dy, w, None, dx, grid, add);
                 }
             });
         },
     );
 }
 
-/// The input positions with the same remainder modulo the stride, along one direction.
-struct Class {
-    remainder: usize,
-    /// How many positions: remainder, remainder + s, ...
-    count: usize,
-    /// The first tap that reaches them, and how many do: k0, k0 + s, ...
-    k0: usize,
-    taps: usize,
-    /// The output that the last tap connects position `remainder` with; may lie outside.
-    first: isize,
-}
-
-/// The classes of `size` input positions under a kernel of `k` taps, stride `s` and padding `p`.
-fn classes(size: usize, k: usize, s: usize, p: usize) -> Vec<Class> {
-    (0..s.min(size))
-        .map(|r| {
-            let k0 = (r + p) % s;
-            let taps = k.saturating_sub(k0).div_ceil(s);
-            let first = ((r + p - k0) / s) as isize - (taps as isize - 1);
-            Class { remainder: r, count: (size - r).div_ceil(s), k0, taps, first: if taps == 0 { 0 } else { first } }
-        })
-        .collect()
-}
-
-/// The most tasks that weight gradients are summed in. Their number depends on N alone, so the result does not depend on threads.
+/// Tasks that weight gradients are summed in, about; and the output channels of one. Both numbers depend on shapes alone, and so does
+/// the result.
 const TASKS: usize = 16;
+const OUTPUTS: usize = 8;
 
 /// x [N,C,H,W], dy [N,O,OH,OW], dw [O,C,KH,KW], db [O]
 fn backward_weight<T: Element>(d: &Dims, x: &Tensor, dy: &Tensor, dwb: &mut [Slot]) {
-    let (g, weights) = (groups(d.n), d.o * d.c * d.kh * d.kw);
-    let tasks = g.min(TASKS);
+    let (g, per_output, plane) = (groups(d.n), d.c * d.kh * d.kw, d.oh * d.ow);
+    let chunks = d.o.div_ceil(OUTPUTS);
+    let (outputs, shares) = (d.o.div_ceil(chunks), (TASKS / chunks).clamp(1, g));
     let (x, dy) = (x.lanes::<T>(), dy.lanes::<T>());
-    let mut partial = vec![T::Acc::ZERO; tasks * (weights + d.o)];
-    partial.par_chunks_mut(weights + d.o).enumerate().for_each_init(
-        || (Scratch::default(), Scratch::default()),
-        |(x_scratch, dy_scratch), (task, sums)| {
-            let (dw, db) = sums.split_at_mut(weights);
-            for g in task * g / tasks..(task + 1) * g / tasks {
-                let (x_group, dy_group) = (d.c * d.h * d.w, d.o * d.oh * d.ow);
-                let x = x_scratch.widen::<T>(&x[g * x_group..][..x_group], d.w, d.pw, d.pw);
-                let dy = dy_scratch.widen::<T>(&dy[g * dy_group..][..dy_group], d.ow, 0, 0);
-                weights_of_group::<T::Acc>(x, dy, dw, db, d);
+    // Each share of the groups has its sums for all channels, first of w, then of b.
+    let mut partial = Tensor::new(Spec::rows([shares, d.o * (per_output + 1)], T::Acc::DTYPE));
+    let mut tasks = Vec::with_capacity(shares * chunks);
+    for (share, partial) in partial.data_mut::<T::Acc>().chunks_mut(d.o * (per_output + 1)).enumerate() {
+        let (dw, db) = partial.split_at_mut(d.o * per_output);
+        let channels = dw.chunks_mut(outputs * per_output).zip(db.chunks_mut(outputs)).enumerate();
+        tasks.extend(channels.map(|(i, sums)| (share * g / shares..(share + 1) * g / shares, i * outputs, sums)));
+    }
+    tasks.into_par_iter().for_each_init(
+        || [(); 3].map(|()| Scratch::default()),
+        |[x_scratch, dy_scratch, sums], (groups, o, (dw, db))| {
+            let sums = sums.room::<T::Acc>(dw.len());
+            db.fill(T::Acc::ZERO);
+            for (i, g) in groups.enumerate() {
+                let x = x_scratch.widen::<T>(&x[g * d.c * d.h * d.w..][..d.c * d.h * d.w], d.w, d.pw, d.pw);
+                let dy = dy_scratch.widen::<T>(&dy[(g * d.o + o) * plane..][..db.len() * plane], d.ow, 0, 0);
+                weights_of_group::<T::Acc>(x, dy, sums, d, i == 0);
+                for (db, dy) in db.iter_mut().zip(dy.chunks_exact(plane)) {
+                    *db = *db + total::<T::Acc>(dy);
+                }
             }
+            add_lanes::<T::Acc>(sums, dw);
         },
     );
-    let mut sums = vec![T::Acc::ZERO; weights + d.o];
-    for partial in partial.chunks(weights + d.o) {
+    let mut sums = vec![T::Acc::ZERO; d.o * (per_output + 1)];
+    for partial in partial.data::<T::Acc>().chunks(sums.len()) {
         for (sum, &p) in sums.iter_mut().zip(partial) {
             *sum = *sum + p;
         }
     }
-    for (slot, sums) in dwb.iter_mut().zip([&sums[..weights], &sums[weights..]]) {
+    let (dw, db) = sums.split_at(d.o * per_output);
+    for (slot, sums) in dwb.iter_mut().zip([dw, db]) {
         super::put(slot, sums);
     }
 }
@@ -304,7 +294,6 @@ mod cuda {
     use crate::device::cuda::kernels::conv2d::{self as kernel, Dims as Sizes};
     use crate::device::cuda::{Launch, Mut};
     use crate::ops::correlate::cuda::{Picture, correlate};
-    use crate::tensor::Stored;
 
     /// x [N,C,H,W], w [O,C,KH,KW], b [O], y [N,O,OH,OW]
     pub fn forward<T: Element>(d: &Dims, x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: &mut Tensor) -> Result<()> {

@@ -1,18 +1,15 @@
-//! The inner loop of convolutions: sums over windows, for one group of images.
+//! Sums over windows, for one group of images: what forward and dx of a convolution have in common.
 //!
 //! This is not an op. `conv2d.rs` derives that y and dx are the same kind of sum over different windows; a [`Grid`] says which, and
-//! [`correlate`] computes it. One lane is one image; the loop holds the sums of one pixel of four output channels in registers
-//! and runs over all taps of their windows. Rows above and below the picture are left out beforehand; left and right of it,
-//! [`Scratch::widen`] puts zeros. Read next: `conv2d.rs`, below `// ---- CPU`.
+//! [`correlate`] computes it, row by row. One lane is one image. Rows above and below the picture are left out beforehand; left and
+//! right of it, [`Scratch::widen`] puts zeros. Read next: `tile.rs`, the inner loop; then `conv2d.rs`, below `// ---- CPU`.
 //!
 //! On a GPU the same sums are done by tiles of output planes and pixels of a row, and all classes of a stride at once; a warp has
 //! more pixels and fewer planes in registers than the CPU, because there a weight costs as much to fetch as 32 pixels.
 
+use super::tile::{Strides, Tap, strip};
 use crate::simd;
 use crate::tensor::{Element, L, Lane, Real, Spec, Tensor};
-
-/// Output channels that are summed at once: 4 lane vectors are 8 of AVX2's 16 registers, enough to keep both multipliers busy.
-pub(super) const CHANNELS: usize = 4;
 
 /// A convolution as [`correlate`] sees it: which windows to sum, and where the sums go.
 #[derive(Debug, Clone, Copy)]
@@ -42,92 +39,55 @@ pub(super) struct Grid {
     pub(super) out_sx: usize,
 }
 
-simd! {
-    /// One group of images: out[o][j][i] = b[o] + Σ_c Σ_kh Σ_kw w[o][c][kh][kw]·x[c][j·sy + top + kh][i·sx + left + kw]
-    ///
-    /// x [planes][height][width], w [blocks][planes][kh][kw] of [`CHANNELS`] outputs, b [blocks], out [out_planes][out_plane]
-    pub(super) fn correlate<A: Real>(x: &[[A; L]], w: &[[A; CHANNELS]], b: &[[A; CHANNELS]], out: &mut [[A; L]], d: &Grid, add: bool) {
-        let mut runs = Vec::with_capacity(d.planes * d.kh * d.kw);
-        for j in 0..d.rows {
-            // Unrolling over a run pays where a multiply-add is an instruction, and in f32; f64 is for checks.
-            match d.kw {
-                2 if const { FUSED && size_of::<A>() == 4 } => row::<A, 2>(x, w, b, out, d, j, add, &mut runs),
-                3 if const { FUSED && size_of::<A>() == 4 } => row::<A, 3>(x, w, b, out, d, j, add, &mut runs),
-                5 if const { FUSED && size_of::<A>() == 4 } => row::<A, 5>(x, w, b, out, d, j, add, &mut runs),
-                _ => row::<A, 1>(x, w, b, out, d, j, add, &mut runs),
-            }
-        }
+/// One group of images: out[o][j][i] = b[o] + Σ_c Σ_kh Σ_kw w[o][c][kh][kw]·x[c][j·sy + top + kh][i·sx + left + kw]
+///
+/// x [planes][height][width], w [out_planes][planes][kh][kw], b [out_planes], out [out_planes][out_plane]
+pub(super) fn correlate<A: Real>(x: &[[A; L]], w: &[A], b: Option<&[A]>, out: &mut [[A; L]], d: &Grid, add: bool) {
+    let per_output = d.planes * d.kh * d.kw;
+    let strides = Strides { x: d.sx, w: per_output, out: [d.out_plane, d.out_sx] };
+    let mut taps = Vec::with_capacity(per_output);
+    for j in 0..d.rows {
+        taps_of_row(d, j, &mut taps);
+        let out = &mut out[(d.out_row + j * d.out_sy) * d.out_width + d.out_col..];
+        strip::<A>(x, w, b, &taps, out, [d.out_planes, d.cols], &strides, add);
     }
 }
 
-/// `K` neighbouring taps: where their pixels begin in x (for column 0), and where their weights begin in a block of w.
-type Run = (u32, u32);
-
-/// Row j of the output, summed in runs of `K` taps (a divisor of d.kw).
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn row<A: Real, const K: usize>(
-    x: &[[A; L]],
-    w: &[[A; CHANNELS]],
-    b: &[[A; CHANNELS]],
-    out: &mut [[A; L]],
-    d: &Grid,
-    j: usize,
-    add: bool,
-    runs: &mut Vec<Run>,
-) {
-    runs_of_row(d, j, K, runs);
-    let per_block = d.planes * d.kh * d.kw;
-    for i in 0..d.cols {
-        let x = &x[i * d.sx..];
-        let to = (d.out_row + j * d.out_sy) * d.out_width + d.out_col + i * d.out_sx;
-        for (block, bias) in b.iter().enumerate() {
-            let w = &w[block * per_block..][..per_block];
-            let mut acc = [Lane::zero(); CHANNELS];
-            for o in 0..CHANNELS {
-                acc[o] = Lane::splat(bias[o]);
-            }
-            for &(pixel, tap) in runs.iter() {
-                let x = &x[pixel as usize..][..K];
-                let w = &w[tap as usize..][..K];
-                for k in 0..K {
-                    for o in 0..CHANNELS {
-                        acc[o] = Lane(x[k]).fma(w[k][o], acc[o]);
-                    }
-                }
-            }
-            for o in 0..CHANNELS.min(d.out_planes - block * CHANNELS) {
-                acc[o].put(&mut out[(block * CHANNELS + o) * d.out_plane + to], add);
-            }
-        }
-    }
-}
-
-/// Cuts the windows' rows of output row j that lie inside the picture into runs of `k` taps.
-fn runs_of_row(d: &Grid, j: usize, k: usize, runs: &mut Vec<Run>) {
+/// The taps of output row j whose rows lie inside the picture.
+fn taps_of_row(d: &Grid, j: usize, taps: &mut Vec<Tap>) {
     let row0 = (j * d.sy) as isize + d.top;
-    runs.clear();
+    taps.clear();
     for c in 0..d.planes {
         for kh in 0..d.kh {
             let row = row0 + kh as isize;
             if (0..d.height as isize).contains(&row) {
-                let (row, tap) = ((c * d.height + row as usize) * d.width + d.left, (c * d.kh + kh) * d.kw);
-                runs.extend((0..d.kw).step_by(k).map(|kw| ((row + kw) as u32, (tap + kw) as u32)));
+                let (x, w) = ((c * d.height + row as usize) * d.width + d.left, (c * d.kh + kh) * d.kw);
+                taps.extend((0..d.kw).map(|kw| Tap { x: (x + kw) as u32, w: (w + kw) as u32 }));
             }
         }
     }
 }
 
-/// Weights of `n` outputs with `per` weights each, in blocks of [`CHANNELS`] outputs side by side; the last block is filled up with 0.
-pub(super) fn pack<A: Real>(n: usize, per: usize, w: impl Fn(usize, usize) -> A) -> Vec<[A; CHANNELS]> {
-    (0..n.div_ceil(CHANNELS) * per)
-        .map(|at| {
-            let mut block = [A::ZERO; CHANNELS];
-            for (o, b) in block.iter_mut().enumerate() {
-                let o = at / per * CHANNELS + o;
-                *b = if o < n { w(o, at % per) } else { A::ZERO };
-            }
-            block
+/// The input positions with the same remainder modulo the stride, along one direction.
+pub(super) struct Class {
+    pub(super) remainder: usize,
+    /// How many positions: remainder, remainder + s, ...
+    pub(super) count: usize,
+    /// The first tap that reaches them, and how many do: k0, k0 + s, ...
+    pub(super) k0: usize,
+    pub(super) taps: usize,
+    /// The output that the last tap connects position `remainder` with; may lie outside.
+    pub(super) first: isize,
+}
+
+/// The classes of `size` input positions under a kernel of `k` taps, stride `s` and padding `p`.
+pub(super) fn classes(size: usize, k: usize, s: usize, p: usize) -> Vec<Class> {
+    (0..s.min(size))
+        .map(|r| {
+            let k0 = (r + p) % s;
+            let taps = k.saturating_sub(k0).div_ceil(s);
+            let first = ((r + p - k0) / s) as isize - (taps as isize - 1);
+            Class { remainder: r, count: (size - r).div_ceil(s), k0, taps, first: if taps == 0 { 0 } else { first } }
         })
         .collect()
 }
@@ -151,8 +111,12 @@ impl Scratch {
         }
     }
 
-    fn room<A: Real>(&mut self, len: usize) -> &mut [[A; L]] {
+    /// `len` lane vectors of unspecified content.
+    pub(super) fn room<A: Real>(&mut self, len: usize) -> &mut [[A; L]] {
         let spec = Spec::lanes([L, len], A::DTYPE);
+        if self.0.as_ref().is_none_or(|room| room.spec() != spec) {
+            self.0 = Some(Tensor::new(spec));
+        }
         self.0.get_or_insert_with(|| Tensor::new(spec)).lanes_mut()
     }
 

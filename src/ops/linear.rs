@@ -16,8 +16,8 @@
 //! db[f]   = Σ_n dy[n,f]
 //! ```
 //!
-//! Cost: 2·N·F·K FLOP for each of the three sums. Each weight is read once for a block of groups, each x once for a pair of rows
-//! of w; the weights dominate the bytes when N is small.
+//! Cost: 2·N·F·K FLOP for each of the three sums. Each weight is read once for four groups, each x once for five rows of w; the
+//! weights dominate the bytes when N is small.
 //!
 //! On a GPU all three are the same product of matrices: a block owns 32 x 32 numbers of the result and walks along the inner dimension
 //! in steps of 32, through tiles in shared memory. Where the first two have too few such blocks, their inner dimension is cut into
@@ -29,11 +29,12 @@
 //! Read next: `conv2d.rs`.
 
 use super::case::{BATCHES, Case, Draw, Input};
+use super::correlate::Scratch;
+use super::tile::{Strides, dot, strip};
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
 use crate::device::Device;
 use crate::error::Result;
-use crate::simd;
 use crate::tensor::{Element, L, Lane, Layout, Real, Spec, Stored, Tensor, groups};
 use rayon::prelude::*;
 
@@ -99,115 +100,55 @@ impl Op for Linear {
 // ---- CPU
 
 /// Rows of the result that one task owns.
-const ROWS: usize = 8;
-/// Rows that are summed at once, and groups that are: ROWS_AT_ONCE · GROUPS_AT_ONCE lane vectors stay in registers.
-const ROWS_AT_ONCE: usize = 2;
-const GROUPS_AT_ONCE: usize = 3;
+const ROWS: usize = 16;
 
-simd! {
-    /// out[g][f] = b[f] + Σ_k w[f·wf + k·wk]·x[g][k] for the rows f0, f0 + 1, ...
-    ///
-    /// x [G][K] lanes; out: for each row its G lane vectors; the strides (wf, wk) let the same sum serve w and its transpose.
-    fn rows<T: Element>(x: &[[T; L]], w: &[T], strides: (usize, usize), b: Option<&[T]>, f0: usize, k: usize, out: &mut [&mut [Lane<T::Acc>]]) {
-        let g = x.len() / k;
-        let mut f = 0;
-        while f < out.len() {
-            let at_once = if f + ROWS_AT_ONCE <= out.len() { ROWS_AT_ONCE } else { 1 };
-            let mut g0 = 0;
-            while g0 < g {
-                let groups_at_once = if g0 + GROUPS_AT_ONCE <= g { GROUPS_AT_ONCE } else { 1 };
-                match (at_once, groups_at_once) {
-                    (ROWS_AT_ONCE, GROUPS_AT_ONCE) => block::<T, ROWS_AT_ONCE, GROUPS_AT_ONCE>(x, w, strides, b, f0, f, g0, k, out),
-                    (ROWS_AT_ONCE, _) => block::<T, ROWS_AT_ONCE, 1>(x, w, strides, b, f0, f, g0, k, out),
-                    (_, GROUPS_AT_ONCE) => block::<T, 1, GROUPS_AT_ONCE>(x, w, strides, b, f0, f, g0, k, out),
-                    _ => block::<T, 1, 1>(x, w, strides, b, f0, f, g0, k, out),
-                }
-                g0 += groups_at_once;
-            }
-            f += at_once;
-        }
-    }
-}
-
-/// F rows for G groups, all sums in registers.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn block<T: Element, const F: usize, const G: usize>(
-    x: &[[T; L]],
-    w: &[T],
-    (wf, wk): (usize, usize),
-    b: Option<&[T]>,
-    f0: usize,
-    f: usize,
-    g0: usize,
-    k: usize,
-    out: &mut [&mut [Lane<T::Acc>]],
-) {
-    let mut acc = [[Lane::zero(); G]; F];
-    for i in 0..F {
-        acc[i] = [Lane::splat(b.map_or(T::Acc::ZERO, |b| b[f0 + f + i].up())); G];
-    }
-    let mut xs = [x; G];
-    for j in 0..G {
-        xs[j] = &x[(g0 + j) * k..][..k];
-    }
-    let mut ws = [w; F];
-    for i in 0..F {
-        ws[i] = &w[(f0 + f + i) * wf..][..(k - 1) * wk + 1];
-    }
-    for c in 0..k {
-        for i in 0..F {
-            let wi = ws[i][c * wk].up();
-            for j in 0..G {
-                acc[i][j] = Lane::load(&xs[j][c]).fma(wi, acc[i][j]);
-            }
-        }
-    }
-    for i in 0..F {
-        for j in 0..G {
-            out[f + i][g0 + j] = acc[i][j];
-        }
-    }
-}
-
-/// Runs [`rows`] over all `f` rows in parallel and puts the result, [f][G] lane vectors, into y [G][f].
-fn product<T: Element>(x: &Tensor, w: &[T], strides: (usize, usize), b: Option<&[T]>, k: usize, y: &mut Tensor, add: bool) {
-    let (g, f) = (groups(x.shape()[0]), y.shape()[1]);
-    let mut columns = vec![Lane::zero(); f * g];
-    let x = x.lanes::<T>();
-    columns.par_chunks_mut(ROWS * g).enumerate().for_each(|(task, out)| {
-        let mut out: Vec<&mut [Lane<T::Acc>]> = out.chunks_mut(g).collect();
-        rows::<T>(x, w, strides, b, task * ROWS, k, &mut out);
+/// y[g][f] (+)= b[f] + Σ_k x[g][k]·w[f·wf + k·wk]: the strides (wf, wk) let the same sum serve w and its transpose.
+///
+/// Groups take the place of a tile's pixels, and the inner dimension that of its taps.
+fn product<T: Element>(x: &Tensor, w: &Tensor, (wf, wk): (usize, usize), b: Option<&Tensor>, y: &mut Tensor, add: bool) {
+    let (g, k, f) = (groups(x.shape()[0]), x.shape()[1], y.shape()[1]);
+    let (w, b) = (super::sums::<T>(w.data()), b.map(|b| super::sums::<T>(b.data())));
+    let mut scratch = Scratch::default();
+    let x = scratch.widen::<T>(x.lanes::<T>(), k, 0, 0);
+    let (taps, strides) = (dot(k, 1, wk), Strides { x: k, w: wf, out: [g, 1] });
+    // [f][g]: what a task writes lies together.
+    let mut columns = Tensor::new(Spec::lanes([L, f * g], T::Acc::DTYPE));
+    columns.lanes_mut::<T::Acc>().par_chunks_mut(ROWS * g).enumerate().for_each(|(task, out)| {
+        let f0 = task * ROWS;
+        let b = b.as_ref().map(|b| &b[f0..]);
+        strip::<T::Acc>(x, &w[f0 * wf..], b, &taps, out, [out.len() / g, g], &strides, false);
     });
+    let columns = columns.lanes::<T::Acc>();
     for (g0, y) in y.lanes_mut::<T>().chunks_mut(f).enumerate() {
         for (i, y) in y.iter_mut().enumerate() {
-            columns[i * g + g0].put(y, add);
+            Lane(columns[i * g + g0]).put(y, add);
         }
     }
 }
 
 /// x [G][K], w [F][K], b [F], y [G][F]
 fn forward<T: Element>(x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: &mut Tensor) {
-    let k = x.shape()[1];
-    product::<T>(x, w.data(), (k, 1), b.map(Tensor::data), k, y, false);
+    product::<T>(x, w, (x.shape()[1], 1), b, y, false);
 }
 
 /// dy [G][F], w [F][K], dx [G][K]: the same sum with w transposed.
 fn backward_input<T: Element>(w: &Tensor, dy: &Tensor, dx: &mut Slot) {
-    let [f, k, ..] = w.shape().nchw();
     let (dx, add) = dx.open();
-    product::<T>(dy, w.data(), (1, k), None, f, dx, add);
+    product::<T>(dy, w, (1, w.shape()[1]), None, dx, add);
 }
 
 /// x [G][K], dy [G][F], dw [F][K], db [F]
+///
+/// Sixteen k take the place of a tile's pixel, and the images that of its taps.
 fn backward_weight<T: Element>(x: &Tensor, dy: &Tensor, dwb: &mut [Slot]) {
     let (n, k, f) = (x.shape()[0], x.shape()[1], dy.shape()[1]);
-    let dy = image_major::<T>(dy);
+    let (dy, width) = (image_major::<T>(dy), f.next_multiple_of(L));
+    let dy = dy.data::<T::Acc>();
     if let [_, db] = dwb
         && db.wanted()
     {
         let mut sums = vec![T::Acc::ZERO; f];
-        for row in dy.chunks(f) {
+        for row in dy.chunks(width) {
             for (sum, &d) in sums.iter_mut().zip(row) {
                 *sum = *sum + d;
             }
@@ -216,63 +157,37 @@ fn backward_weight<T: Element>(x: &Tensor, dy: &Tensor, dwb: &mut [Slot]) {
     }
     if dwb[0].wanted() {
         let x = image_major::<T>(x);
-        let mut dw = vec![T::Acc::ZERO; f * k];
-        dw.par_chunks_mut(ROWS * k).enumerate().for_each(|(task, dw)| outer::<T>(&x, &dy, dw, task * ROWS, n, k, f));
-        super::put(&mut dwb[0], &dw);
+        let (x, blocks) = (x.data::<T::Acc>().as_chunks::<L>().0, k.div_ceil(L));
+        let (taps, strides) = (dot(n, blocks, width), Strides { x: 1, w: 1, out: [blocks, 1] });
+        let (dw, add) = dwb[0].open();
+        dw.data_mut::<T::Acc>().par_chunks_mut(ROWS * k).enumerate().for_each_init(Scratch::default, |scratch, (task, dw)| {
+            let (dy, counts) = (&dy[task * ROWS..], [dw.len() / k, blocks]);
+            if k.is_multiple_of(L) {
+                return strip::<T::Acc>(x, dy, None, &taps, dw.as_chunks_mut::<L>().0, counts, &strides, add);
+            }
+            let rows = scratch.room::<T::Acc>(counts[0] * blocks);
+            strip::<T::Acc>(x, dy, None, &taps, rows, counts, &strides, false);
+            for (dw, row) in dw.chunks_mut(k).zip(rows.chunks(blocks)) {
+                for (dw, &sum) in dw.iter_mut().zip(row.as_flattened()) {
+                    *dw = if add { *dw + sum } else { sum };
+                }
+            }
+        });
     }
 }
 
-simd! {
-    /// dw[f][k] = Σ_n dy[n][f]·x[n][k] for the rows from f0 on. x [N][K], dy [N][F], dw [rows][K]
-    fn outer<T: Element>(x: &[T::Acc], dy: &[T::Acc], dw: &mut [T::Acc], f0: usize, n: usize, k: usize, f: usize) {
-        /// Columns k at once: four lane vectors of two rows stay in registers.
-        const COLUMNS: usize = 3 * L;
-        let mut f1 = 0;
-        for pair in dw.chunks_mut(2 * k) {
-            let (dw0, dw1) = pair.split_at_mut(k);
-            let second = f0 + f1 + usize::from(!dw1.is_empty());
-            let whole = k - k % COLUMNS;
-            for k0 in (0..whole).step_by(COLUMNS) {
-                let mut acc = [[T::Acc::ZERO; COLUMNS]; 2];
-                for i in 0..n {
-                    let (d0, d1) = (dy[i * f + f0 + f1], dy[i * f + second]);
-                    let x = &x[i * k + k0..][..COLUMNS];
-                    for j in 0..COLUMNS {
-                        acc[0][j] = x[j].mul_add(d0, acc[0][j]);
-                        acc[1][j] = x[j].mul_add(d1, acc[1][j]);
-                    }
-                }
-                dw0[k0..][..COLUMNS].copy_from_slice(&acc[0]);
-                if !dw1.is_empty() {
-                    dw1[k0..][..COLUMNS].copy_from_slice(&acc[1]);
-                }
-            }
-            for k0 in whole..k {
-                let mut acc = [T::Acc::ZERO; 2];
-                for i in 0..n {
-                    acc[0] = x[i * k + k0].mul_add(dy[i * f + f0 + f1], acc[0]);
-                    acc[1] = x[i * k + k0].mul_add(dy[i * f + second], acc[1]);
-                }
-                dw0[k0] = acc[0];
-                if !dw1.is_empty() {
-                    dw1[k0] = acc[1];
-                }
-            }
-            f1 += 2;
-        }
-    }
-}
-
-/// x [G][K] lanes -> [N][K] rows; empty lanes are left out.
-fn image_major<T: Element>(x: &Tensor) -> Vec<T::Acc> {
+/// x [G][K] lanes -> [N][K] rows, filled up with zeros to a multiple of L numbers; empty lanes are left out.
+fn image_major<T: Element>(x: &Tensor) -> Tensor {
     let (n, k) = (x.shape()[0], x.shape().per_image());
+    let width = k.next_multiple_of(L);
     let x = x.lanes::<T>();
-    let mut rows = vec![T::Acc::ZERO; n * k];
-    rows.par_chunks_mut(L * k).enumerate().for_each(|(g, rows)| {
-        for (l, row) in rows.chunks_mut(k).enumerate() {
-            for (j, r) in row.iter_mut().enumerate() {
-                *r = x[g * k + j][l].up();
+    let mut rows = Tensor::new(Spec::rows([n, width], T::Acc::DTYPE));
+    rows.data_mut::<T::Acc>().par_chunks_mut(L * width).enumerate().for_each(|(g, rows)| {
+        for (l, row) in rows.chunks_mut(width).enumerate() {
+            for (r, x) in row.iter_mut().zip(&x[g * k..][..k]) {
+                *r = x[l].up();
             }
+            row[k..].fill(T::Acc::ZERO);
         }
     });
     rows

@@ -20,6 +20,7 @@ mod moments;
 pub mod relu;
 pub mod softmax;
 mod taps;
+mod tile;
 mod window;
 
 pub use case::Case;
@@ -27,6 +28,7 @@ pub use case::Case;
 use crate::autograd::Slot;
 use crate::device::cuda::Mut;
 use crate::tensor::{Element, Real, Stored, Tensor};
+use std::borrow::Cow;
 
 /// Every case of every op, in the order in which the pages are best read.
 pub fn cases() -> Vec<Case> {
@@ -45,6 +47,14 @@ pub fn cases() -> Vec<Case> {
         kl_div::cases(),
     ]
     .concat()
+}
+
+/// A parameter in the type of sums; a copy where it is stored in another.
+fn sums<T: Element>(w: &[T]) -> Cow<'_, [T::Acc]> {
+    match T::as_acc(w.as_chunks::<1>().0) {
+        Some(w) => Cow::Borrowed(w.as_flattened()),
+        None => w.iter().map(|w| w.up()).collect(),
+    }
 }
 
 /// A parameter's gradient for a kernel, null if nobody wants it, and whether to add to what is there.

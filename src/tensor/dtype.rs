@@ -6,6 +6,7 @@
 
 use crate::device::cuda::Number;
 use crate::device::memory::Plain;
+use crate::device::vector::Vectors;
 use half::{bf16, f16};
 
 /// A tensor's element type.
@@ -85,6 +86,7 @@ pub trait Element: Stored + Number<Sum = Self::Acc> {
 /// f32 or f64: what is computed with.
 pub trait Real:
     Element<Acc = Self>
+    + Vectors
     + PartialOrd
     + std::ops::Add<Output = Self>
     + std::ops::Sub<Output = Self>

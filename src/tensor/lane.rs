@@ -5,9 +5,7 @@
 //! instructions. All methods are `#[inline(always)]` for that reason. Read next: `tensor/layout.rs`.
 
 use super::dtype::{Element, Real};
-
-/// Images side by side on the CPU: one AVX-512 register of f32, or two AVX2 registers.
-pub const L: usize = 16;
+use crate::device::vector::L;
 
 /// L numbers, one an image, in the type that sums are kept in.
 #[derive(Debug, Clone, Copy)]

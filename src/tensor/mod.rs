@@ -10,8 +10,9 @@ pub mod lane;
 pub mod rng;
 pub mod shape;
 
+pub use crate::device::vector::{L, Vector};
 pub use dtype::{DType, Element, Real, Stored};
-pub use lane::{L, Lane};
+pub use lane::Lane;
 pub use rng::Philox;
 pub use shape::{Layout, Shape, Spec, filled, groups};
 

@@ -3,8 +3,8 @@
 //! Read next: `tensor/mod.rs`.
 
 use super::dtype::DType;
-use super::lane::L;
 use crate::device::Device;
+use crate::device::vector::L;
 use crate::error::{Error, Result};
 
 /// Up to four dimensions, outermost first: `[N, C, H, W]`, `[N, F]`, `[O, I, KH, KW]`, `[]`.

@@ -8,6 +8,7 @@ use super::driver::failed;
 use super::image::kernels::UNITS;
 use crate::device::Device;
 use crate::device::memory::Plain;
+use crate::device::vector::Vectors;
 use crate::error::{Error, Result};
 use cudarc::driver::result;
 use std::ffi::c_void;
@@ -16,7 +17,7 @@ use std::marker::PhantomData;
 /// A type that kernels are compiled for.
 pub trait Number: Plain {
     /// The type that sums over it are kept in.
-    type Sum: Plain + Pass;
+    type Sum: Plain + Pass + Vectors;
     /// Its number in the tables of images.
     const INDEX: usize;
     /// Its name in the sources of kernels.

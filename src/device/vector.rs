@@ -1,0 +1,219 @@
+//! The vector registers of a CPU: [`L`] numbers that a kernel computes on together and keeps in registers.
+//!
+//! Loops over arrays become vector code by themselves only while they are short. A kernel that holds twenty sums in registers says
+//! so: it is written once for any [`Vector`], and [`simd!`](crate::simd!) compiles it with AVX-512's registers, with pairs of
+//! AVX2's, and with plain arrays. All round alike (each multiply-add is fused), so they give the same bits. Read next:
+//! `tensor/lane.rs`, the same for short loops; `ops/tile.rs`, the loop that most of the time is spent in.
+
+/// Images side by side on the CPU: one AVX-512 register of f32, or two AVX2 registers.
+pub const L: usize = 16;
+
+/// L numbers of type A.
+pub trait Vector<A>: Copy {
+    /// How many of them the CPU's registers hold.
+    const ROOM: usize;
+    /// The same number L times.
+    fn splat(a: A) -> Self;
+    /// Reads L numbers.
+    fn load(x: &[A; L]) -> Self;
+    /// Writes L numbers.
+    fn store(self, x: &mut [A; L]);
+    /// `self · w + acc`, rounded once.
+    fn fma(self, w: Self, acc: Self) -> Self;
+    /// `self + other`
+    fn plus(self, other: Self) -> Self;
+    /// `self - other`
+    fn minus(self, other: Self) -> Self;
+    /// The sum of all L, always in the same order: pairs, then pairs of pairs.
+    fn total(self) -> A;
+}
+
+/// The vectors of a type that is computed with, for each [`Level`](super::simd::Level).
+pub trait Vectors: Sized {
+    /// With AVX-512.
+    type Avx512: Vector<Self>;
+    /// With AVX2.
+    type Avx2: Vector<Self>;
+    /// Without either.
+    type Portable: Vector<Self>;
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Vectors for f32 {
+    type Avx512 = x86::Zmm;
+    type Avx2 = x86::Ymm2;
+    type Portable = [f32; L];
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Vectors for f32 {
+    type Avx512 = [f32; L];
+    type Avx2 = [f32; L];
+    type Portable = [f32; L];
+}
+
+/// f64 is for checks; plain arrays do.
+impl Vectors for f64 {
+    type Avx512 = [f64; L];
+    type Avx2 = [f64; L];
+    type Portable = [f64; L];
+}
+
+macro_rules! arrays {
+    ($($t:ty)*) => {$(
+        impl Vector<$t> for [$t; L] {
+            const ROOM: usize = 4;
+            #[inline(always)]
+            fn splat(a: $t) -> Self {
+                [a; L]
+            }
+            #[inline(always)]
+            fn load(x: &[$t; L]) -> Self {
+                *x
+            }
+            #[inline(always)]
+            fn store(self, x: &mut [$t; L]) {
+                *x = self;
+            }
+            #[inline(always)]
+            fn fma(self, w: Self, acc: Self) -> Self {
+                let mut r = acc;
+                for i in 0..L {
+                    r[i] = self[i].mul_add(w[i], r[i]);
+                }
+                r
+            }
+            #[inline(always)]
+            fn plus(self, other: Self) -> Self {
+                let mut r = self;
+                for i in 0..L {
+                    r[i] += other[i];
+                }
+                r
+            }
+            #[inline(always)]
+            fn minus(self, other: Self) -> Self {
+                let mut r = self;
+                for i in 0..L {
+                    r[i] -= other[i];
+                }
+                r
+            }
+            #[inline(always)]
+            fn total(mut self) -> $t {
+                for half in [8, 4, 2, 1] {
+                    for i in 0..half {
+                        self[i] += self[i + half];
+                    }
+                }
+                self[0]
+            }
+        }
+    )*};
+}
+
+arrays! { f32 f64 }
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{L, Vector};
+    use std::arch::x86_64::*;
+
+    /// One register of AVX-512. Only code that [`simd!`](crate::simd!) compiled for AVX-512, and runs after finding it, names it.
+    #[derive(Debug, Clone, Copy)]
+    pub struct Zmm(__m512);
+
+    // SAFETY of all blocks below: the CPU has the instructions, by what `Zmm` says; loads and stores have no alignment to keep and
+    // stay inside the array that they are given.
+    impl Vector<f32> for Zmm {
+        const ROOM: usize = 32;
+        #[inline(always)]
+        fn splat(a: f32) -> Self {
+            // SAFETY: see above.
+            Zmm(unsafe { _mm512_set1_ps(a) })
+        }
+        #[inline(always)]
+        fn load(x: &[f32; L]) -> Self {
+            // SAFETY: see above.
+            Zmm(unsafe { _mm512_loadu_ps(x.as_ptr()) })
+        }
+        #[inline(always)]
+        fn store(self, x: &mut [f32; L]) {
+            // SAFETY: see above.
+            unsafe { _mm512_storeu_ps(x.as_mut_ptr(), self.0) }
+        }
+        #[inline(always)]
+        fn fma(self, w: Self, acc: Self) -> Self {
+            // SAFETY: see above.
+            Zmm(unsafe { _mm512_fmadd_ps(self.0, w.0, acc.0) })
+        }
+        #[inline(always)]
+        fn plus(self, other: Self) -> Self {
+            // SAFETY: see above.
+            Zmm(unsafe { _mm512_add_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn minus(self, other: Self) -> Self {
+            // SAFETY: see above.
+            Zmm(unsafe { _mm512_sub_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn total(self) -> f32 {
+            // SAFETY: see above.
+            unsafe { Ymm2(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0)).total() }
+        }
+    }
+
+    /// Two registers of AVX2. Only code that [`simd!`](crate::simd!) compiled for AVX2, and runs after finding it, names it.
+    #[derive(Debug, Clone, Copy)]
+    pub struct Ymm2(__m256, __m256);
+
+    // SAFETY of all blocks below: as above; the second half begins 8 numbers into an array of 16.
+    impl Vector<f32> for Ymm2 {
+        const ROOM: usize = 8;
+        #[inline(always)]
+        fn splat(a: f32) -> Self {
+            // SAFETY: see above.
+            let half = unsafe { _mm256_set1_ps(a) };
+            Ymm2(half, half)
+        }
+        #[inline(always)]
+        fn load(x: &[f32; L]) -> Self {
+            // SAFETY: see above.
+            unsafe { Ymm2(_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))) }
+        }
+        #[inline(always)]
+        fn store(self, x: &mut [f32; L]) {
+            // SAFETY: see above.
+            unsafe {
+                _mm256_storeu_ps(x.as_mut_ptr(), self.0);
+                _mm256_storeu_ps(x.as_mut_ptr().add(8), self.1);
+            }
+        }
+        #[inline(always)]
+        fn fma(self, w: Self, acc: Self) -> Self {
+            // SAFETY: see above.
+            unsafe { Ymm2(_mm256_fmadd_ps(self.0, w.0, acc.0), _mm256_fmadd_ps(self.1, w.1, acc.1)) }
+        }
+        #[inline(always)]
+        fn plus(self, other: Self) -> Self {
+            // SAFETY: see above.
+            unsafe { Ymm2(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
+        }
+        #[inline(always)]
+        fn minus(self, other: Self) -> Self {
+            // SAFETY: see above.
+            unsafe { Ymm2(_mm256_sub_ps(self.0, other.0), _mm256_sub_ps(self.1, other.1)) }
+        }
+        #[inline(always)]
+        fn total(self) -> f32 {
+            // SAFETY: see above.
+            unsafe {
+                let eight = _mm256_add_ps(self.0, self.1);
+                let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+            }
+        }
+    }
+}
