@@ -9,7 +9,7 @@
 use super::Device;
 use super::cuda::{Const, Context, Mut, emulator};
 use crate::error::Result;
-use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
+use std::alloc::{Layout, alloc, alloc_zeroed, handle_alloc_error};
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::ptr::NonNull;
@@ -158,13 +158,30 @@ impl Pool {
     }
 }
 
+/// Bytes of a huge page.
+const HUGE: usize = 2 << 20;
+
+/// Large allocations lie in huge pages where the system has them: with small ones, a pass over a batch waits for the page table.
 fn take_from_host(blocks: usize) -> NonNull<u8> {
     // A size that overflows cannot be allocated either; `Layout` refuses it and so do we, as Vec does.
-    let Ok(layout) = Layout::from_size_align(blocks.saturating_mul(BLOCK), BLOCK) else {
-        panic!("a buffer of {blocks} blocks is larger than the address space")
-    };
-    // SAFETY: the layout's size is not zero (a class is at least one block).
-    NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
+    let bytes = blocks.saturating_mul(BLOCK);
+    let huge = bytes >= HUGE;
+    let layout = if huge { Layout::from_size_align(bytes, HUGE).map(|l| l.pad_to_align()) } else { Layout::from_size_align(bytes, BLOCK) };
+    let Ok(layout) = layout else { panic!("a buffer of {blocks} blocks is larger than the address space") };
+    if !huge {
+        // SAFETY: the layout's size is not zero (a class is at least one block).
+        return NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
+    }
+    // SAFETY: as above.
+    let start = NonNull::new(unsafe { alloc(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
+    #[cfg(target_os = "linux")]
+    // SAFETY: the range is ours and consists of whole pages; the call is advice and changes no content.
+    unsafe {
+        libc::madvise(start.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE);
+    }
+    // SAFETY: the range is ours.
+    unsafe { start.write_bytes(0, layout.size()) };
+    start
 }
 
 /// Memory for one purpose: what is taken inside it comes back to it, and nobody else is given it. A captured step needs that, as
