@@ -24,6 +24,8 @@ pub trait Vector<A>: Copy {
     fn plus(self, other: Self) -> Self;
     /// `self - other`
     fn minus(self, other: Self) -> Self;
+    /// `d` where self is greater than 0, and 0 elsewhere.
+    fn gate(self, d: Self) -> Self;
     /// The sum of all L, always in the same order: pairs, then pairs of pairs.
     fn total(self) -> A;
 }
@@ -100,6 +102,14 @@ macro_rules! arrays {
                 r
             }
             #[inline(always)]
+            fn gate(self, d: Self) -> Self {
+                let mut r = d;
+                for i in 0..L {
+                    r[i] = if self[i] > 0.0 { d[i] } else { 0.0 };
+                }
+                r
+            }
+            #[inline(always)]
             fn total(mut self) -> $t {
                 for half in [8, 4, 2, 1] {
                     for i in 0..half {
@@ -158,6 +168,11 @@ mod x86 {
             Zmm(unsafe { _mm512_sub_ps(self.0, other.0) })
         }
         #[inline(always)]
+        fn gate(self, d: Self) -> Self {
+            // SAFETY: see above.
+            unsafe { Zmm(_mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, _mm512_setzero_ps()), d.0)) }
+        }
+        #[inline(always)]
         fn total(self) -> f32 {
             // SAFETY: see above.
             unsafe { Ymm2(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0)).total() }
@@ -204,6 +219,15 @@ mod x86 {
         fn minus(self, other: Self) -> Self {
             // SAFETY: see above.
             unsafe { Ymm2(_mm256_sub_ps(self.0, other.0), _mm256_sub_ps(self.1, other.1)) }
+        }
+        #[inline(always)]
+        fn gate(self, d: Self) -> Self {
+            // SAFETY: see above.
+            unsafe {
+                let zero = _mm256_setzero_ps();
+                let above = |x| _mm256_cmp_ps::<_CMP_GT_OQ>(x, zero);
+                Ymm2(_mm256_and_ps(above(self.0), d.0), _mm256_and_ps(above(self.1), d.1))
+            }
         }
         #[inline(always)]
         fn total(self) -> f32 {

@@ -28,16 +28,13 @@ pub fn lenet(b: &mut Builder, o: &Options, slope: f64) -> Sequential {
 pub fn lenet_bn3(b: &mut Builder, o: &Options) -> Sequential {
     Sequential::new()
         .then(Conv2d::with(b, "conv1", [1, 16], 5, 1, 2, true)) // 16x28x28
-        .then(BatchNorm::new(b, "bn1", 16))
-        .then(Relu::new())
+        .then(BatchNorm::new(b, "bn1", 16).relu())
         .then(MaxPool2d::new(2)) // 16x14x14
         .then(Conv2d::with(b, "conv2", [16, 32], 5, 1, 2, true))
-        .then(BatchNorm::new(b, "bn2", 32))
-        .then(Relu::new())
+        .then(BatchNorm::new(b, "bn2", 32).relu())
         .then(MaxPool2d::new(2)) // 32x7x7
         .then(Conv2d::with(b, "conv3", [32, 64], 3, 1, 1, true))
-        .then(BatchNorm::new(b, "bn3", 64))
-        .then(Relu::new())
+        .then(BatchNorm::new(b, "bn3", 64).relu())
         .then(MaxPool2d::new(2)) // 64x3x3
         .then(Flatten)
         .then(Linear::new(b, "fc", 576, o.classes))
@@ -93,8 +90,7 @@ pub fn mnist_cnn(b: &mut Builder, o: &Options) -> Sequential {
 pub fn mnist_cnn_fixed(b: &mut Builder, o: &Options) -> Sequential {
     Sequential::new()
         .then(Conv2d::new(b, "conv1", 1, 10, 5))
-        .then(BatchNorm::new(b, "bn1", 10))
-        .then(Relu::new())
+        .then(BatchNorm::new(b, "bn1", 10).relu())
         .then(MaxPool2d::new(2))
         .then(Conv2d::new(b, "conv2", 10, 20, 5))
         .then(Relu::new())
@@ -110,25 +106,20 @@ pub fn mnist_cnn_fixed(b: &mut Builder, o: &Options) -> Sequential {
 pub fn improved(b: &mut Builder, o: &Options) -> Sequential {
     Sequential::new()
         .then(Conv2d::with(b, "conv1", [1, 32], 3, 1, 1, true)) // 32x28x28
-        .then(BatchNorm::new(b, "bn1", 32))
-        .then(Relu::new())
+        .then(BatchNorm::new(b, "bn1", 32).relu())
         .then(Conv2d::with(b, "conv2", [32, 32], 3, 1, 1, true))
-        .then(BatchNorm::new(b, "bn2", 32))
-        .then(Relu::new())
+        .then(BatchNorm::new(b, "bn2", 32).relu())
         .then(MaxPool2d::new(2)) // 32x14x14
         .then(Dropout::channels(b, o.drop(0.25)))
         .then(Conv2d::with(b, "conv3", [32, 64], 3, 1, 1, true))
-        .then(BatchNorm::new(b, "bn3", 64))
-        .then(Relu::new())
+        .then(BatchNorm::new(b, "bn3", 64).relu())
         .then(Conv2d::with(b, "conv4", [64, 64], 3, 1, 1, true))
-        .then(BatchNorm::new(b, "bn4", 64))
-        .then(Relu::new())
+        .then(BatchNorm::new(b, "bn4", 64).relu())
         .then(MaxPool2d::new(2)) // 64x7x7
         .then(Dropout::channels(b, o.drop(0.25)))
         .then(Flatten)
         .then(Linear::new(b, "fc1", 3136, 256))
-        .then(BatchNorm::new(b, "bn5", 256))
-        .then(Relu::new())
+        .then(BatchNorm::new(b, "bn5", 256).relu())
         .then(Dropout::new(b, o.drop(0.5)))
         .then(Linear::new(b, "fc2", 256, o.classes))
 }

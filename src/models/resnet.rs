@@ -5,14 +5,15 @@
 use super::Options;
 use crate::autograd::Var;
 use crate::error::Result;
-use crate::nn::layers::{BatchNorm, Conv2d, Flatten, GlobalAvgPool, Linear, MaxPool2d, Module, Relu, Sequential};
+use crate::nn::layers::{BatchNorm, Conv2d, Flatten, GlobalAvgPool, Linear, MaxPool2d, Module, Sequential};
 use crate::nn::{Builder, Forward};
-use crate::ops::add::Add;
 
 /// Two 3x3 convolutions with batch norm, and a shortcut around them.
 #[derive(Debug)]
 struct BasicBlock {
     body: Sequential,
+    /// The last batch norm, to which the shortcut is added.
+    end: BatchNorm,
     /// Where the shape changes; the identity elsewhere.
     shortcut: Option<Sequential>,
 }
@@ -29,10 +30,9 @@ impl BasicBlock {
         b.at(name, |b| {
             let body = Sequential::new()
                 .then(Conv2d::with(b, "conv1", [from, to], 3, stride, 1, false))
-                .then(BatchNorm::new(b, "bn1", to))
-                .then(Relu::new())
-                .then(Conv2d::with(b, "conv2", [to, to], 3, 1, 1, false))
-                .then(BatchNorm::new(b, "bn2", to));
+                .then(BatchNorm::new(b, "bn1", to).relu())
+                .then(Conv2d::with(b, "conv2", [to, to], 3, 1, 1, false));
+            let end = BatchNorm::new(b, "bn2", to).relu();
             let shortcut = (stride != 1 || from != to).then(|| {
                 b.at("shortcut", |b| {
                     Sequential::new()
@@ -40,7 +40,7 @@ impl BasicBlock {
                         .then(BatchNorm::new(b, "1", to))
                 })
             });
-            Self { body, shortcut }
+            Self { body, end, shortcut }
         })
     }
 }
@@ -52,13 +52,11 @@ impl Module for BasicBlock {
             Some(shortcut) => shortcut.forward(f, x)?,
             None => x,
         };
-        let sum = f.tape.apply(Add, &[y, skip])?;
+        let out = self.end.with(f, y, Some(skip))?;
         f.tape.release(y);
         if skip != x {
             f.tape.release(skip);
         }
-        let out = Relu::new().forward(f, sum)?;
-        f.tape.release(sum);
         Ok(out)
     }
 }
@@ -70,8 +68,7 @@ impl Module for BasicBlock {
 pub fn small(b: &mut Builder, o: &Options, blocks: &[usize]) -> Sequential {
     let mut net = Sequential::new()
         .then(Conv2d::with(b, "conv1", [1, 16], 3, 1, 1, true)) // 16x28x28
-        .then(BatchNorm::new(b, "bn1", 16))
-        .then(Relu::new())
+        .then(BatchNorm::new(b, "bn1", 16).relu())
         .then(MaxPool2d::with(3, 1, 1));
     let mut channels = 16;
     for (stage, &count) in blocks.iter().enumerate() {
@@ -90,8 +87,7 @@ pub fn small(b: &mut Builder, o: &Options, blocks: &[usize]) -> Sequential {
 pub fn resnet18(b: &mut Builder, o: &Options) -> Sequential {
     let mut net = Sequential::new()
         .then(Conv2d::with(b, "conv1", [3, 64], 3, 1, 1, false)) // 64x32x32
-        .then(BatchNorm::new(b, "bn1", 64))
-        .then(Relu::new());
+        .then(BatchNorm::new(b, "bn1", 64).relu());
     let mut channels = 64;
     for stage in 0..4 {
         let to = 64 << stage;

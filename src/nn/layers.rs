@@ -120,6 +120,7 @@ pub struct BatchNorm {
     running_mean: BufferId,
     running_var: BufferId,
     batches: BufferId,
+    rectify: bool,
 }
 
 impl BatchNorm {
@@ -135,22 +136,40 @@ impl BatchNorm {
             running_mean: b.buffer("running_mean", [channels], false, Init::Zeros),
             running_var: b.buffer("running_var", [channels], false, Init::Ones),
             batches: b.buffer("num_batches_tracked", [], true, Init::Zeros),
+            rectify: false,
         })
+    }
+
+    /// The same with ReLU behind it, in one op.
+    pub fn relu(self) -> Self {
+        Self { rectify: true, ..self }
+    }
+
+    /// Runs it on `x`; with ReLU, a `shortcut` is added before that.
+    pub fn with(&self, f: &mut Forward, x: Var, shortcut: Option<Var>) -> Result<Var> {
+        let (eps, mut inputs) = (Self::EPS, vec![x, f.param(self.weight), f.param(self.bias)]);
+        if !f.training {
+            inputs.extend([self.running_mean, self.running_var].map(|id| f.tape.input(f.params.buffer(id).clone())));
+        }
+        inputs.extend(shortcut);
+        let fused = ops::norm_relu::NormRelu { eps, running: !f.training, shortcut: shortcut.is_some() };
+        let y = match (self.rectify, f.training) {
+            (true, _) => f.apply(&self.label, fused, &inputs)?,
+            (false, true) => f.apply(&self.label, ops::batchnorm::BatchNorm { eps }, &inputs)?,
+            (false, false) => f.apply(&self.label, ops::batchnorm::BatchNormEval { eps }, &inputs)?,
+        };
+        if f.training {
+            let ids = [self.running_mean, self.running_var, self.batches];
+            let [mean, var, batches] = f.params.buffers_mut(ids).ok_or_else(|| Error::run("a batch norm's buffers are not distinct"))?;
+            ops::batchnorm::update_running(f.tape.saved(y), Self::MOMENTUM, mean, var, batches)?;
+        }
+        Ok(y)
     }
 }
 
 impl Module for BatchNorm {
     fn forward(&self, f: &mut Forward, x: Var) -> Result<Var> {
-        let (w, b) = (f.param(self.weight), f.param(self.bias));
-        if !f.training {
-            let [mean, var] = [self.running_mean, self.running_var].map(|id| f.tape.input(f.params.buffer(id).clone()));
-            return f.apply(&self.label, ops::batchnorm::BatchNormEval { eps: Self::EPS }, &[x, w, b, mean, var]);
-        }
-        let y = f.apply(&self.label, ops::batchnorm::BatchNorm { eps: Self::EPS }, &[x, w, b])?;
-        let ids = [self.running_mean, self.running_var, self.batches];
-        let [mean, var, batches] = f.params.buffers_mut(ids).ok_or_else(|| Error::run("a batch norm's buffers are not distinct"))?;
-        ops::batchnorm::update_running(f.tape.saved(y), Self::MOMENTUM, mean, var, batches)?;
-        Ok(y)
+        self.with(f, x, None)
     }
 }
 

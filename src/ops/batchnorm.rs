@@ -23,23 +23,23 @@
 //! The gradient of x is dy with its mean and its component along x̂ taken out. In evaluation the statistics are constants, so
 //! only dx = w·s·dy is left. x̂ is not stored but computed again from x.
 //!
-//! How mean and variance are computed without cancellation, piece by piece, is in `moments.rs`.
+//! How mean and variance are computed without cancellation, piece by piece, is in `moments.rs`; the passes over the batch, which serve
+//! `norm_relu.rs` too, are in `normalise.rs`.
 //!
 //! On a GPU a piece is 16 neighbouring pixels of 32 images, which one warp holds in registers, so x is read once for both sums. What is
 //! summed over a piece goes to memory, and one block for each channel adds the pieces in f64.
 //!
 //! Cost per element: forward 8 FLOPs, reads x twice and writes y; backward 9 FLOPs, reads x and dy twice and writes dx: bound by
-//! memory. Read next: `moments.rs`, then `softmax.rs`.
+//! memory. Read next: `moments.rs` and `normalise.rs`, then `norm_relu.rs`.
 
 use super::case::{BATCHES, Case, Draw, Input};
-use super::moments::{Moments, PIECE, planes_per_task, statistics, sums};
+use super::moments::{Moments, PIECE, statistics};
+use super::normalise::{Affine, Gate, backward_input, forward, sums};
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
 use crate::device::Device;
 use crate::error::Result;
-use crate::simd;
-use crate::tensor::{DType, Element, L, Lane, Layout, Real, Spec, Stored, Tensor, filled};
-use rayon::prelude::*;
+use crate::tensor::{DType, Element, Layout, Spec, Stored, Tensor};
 
 /// Normalises by the statistics of the batch. Inputs x `[N, C, ...]` in lanes, w `[C]` and b `[C]` in the type of sums.
 ///
@@ -72,24 +72,24 @@ impl Op for BatchNorm {
     }
 
     fn needs(&self) -> Needs {
-        Needs::INPUTS
+        Needs { inputs: 7, output: false }
     }
 
     fn forward(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
         if let Device::Cuda(_) = y.device() {
             return crate::dispatch!(y.dtype(), T => cuda::forward::<T>(x[0], x[1], x[2], self.eps, y));
         }
-        let all = crate::dispatch!(y.dtype(), T => statistics::<T>(x[0]));
-        let row = |f: &dyn Fn(&Moments) -> f64| row(y.dtype(), &all.iter().map(f).collect::<Vec<_>>());
-        let saved = vec![row(&|a| a.mean), row(&|a| 1.0 / (a.m2 / a.m + self.eps).sqrt()), row(&|a| a.m2 / (a.m - 1.0))];
-        crate::dispatch!(y.dtype(), T => forward::<T>(x[0], x[1], x[2], &saved, y));
-        Ok(saved)
+        Ok(crate::dispatch!(y.dtype(), T => {
+            let saved = batch::<T>(x[0], self.eps);
+            forward::<T>(x[0], None, &Affine::each(x[1], x[2], &saved[0], &saved[1]), false, y);
+            saved
+        }))
     }
 
     fn backward(&self, n: &Node, dy: &Tensor, dx: &mut [Slot]) -> Result<()> {
         let by_m = 1.0 / per_channel(&n.spec(0)) as f64;
         crate::dispatch!(dy.dtype(), T => match dy.device() {
-            Device::Cpu => backward::<T>(n, dy, dx, by_m),
+            Device::Cpu => backward::<T>(n, dy, dx, by_m, false),
             Device::Cuda(_) => cuda::backward::<T>(n, dy, dx, by_m)?,
         });
         Ok(())
@@ -110,22 +110,22 @@ impl Op for BatchNormEval {
     }
 
     fn needs(&self) -> Needs {
-        Needs::INPUTS
+        Needs { inputs: 7, output: false }
     }
 
     fn forward(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
         if let Device::Cuda(_) = y.device() {
             return crate::dispatch!(y.dtype(), T => cuda::forward_eval::<T>(x, self.eps, y));
         }
-        let inv_std: Vec<f64> = x[4].values().iter().map(|var| 1.0 / (var + self.eps).sqrt()).collect();
-        let saved = vec![row(y.dtype(), &x[3].values()), row(y.dtype(), &inv_std)];
-        crate::dispatch!(y.dtype(), T => forward::<T>(x[0], x[1], x[2], &saved, y));
+        let saved = running(x[3], x[4], self.eps);
+        let (mean, inv_std) = (&saved[0], &saved[1]);
+        crate::dispatch!(y.dtype(), T => forward::<T>(x[0], None, &Affine::each(x[1], x[2], mean, inv_std), false, y));
         Ok(saved)
     }
 
     fn backward(&self, n: &Node, dy: &Tensor, dx: &mut [Slot]) -> Result<()> {
         crate::dispatch!(dy.dtype(), T => match dy.device() {
-            Device::Cpu => backward::<T>(n, dy, dx, 0.0),
+            Device::Cpu => backward::<T>(n, dy, dx, 0.0, false),
             Device::Cuda(_) => cuda::backward::<T>(n, dy, dx, 0.0)?,
         });
         Ok(())
@@ -136,8 +136,8 @@ impl Op for BatchNormEval {
     }
 }
 
-/// The rule of both: one activation of at least two dimensions and, for each of the other inputs, one number per channel.
-fn output(op: &str, x: &[Spec], inputs: usize, rule: &str) -> Result<Spec> {
+/// The rule of all batch norms: one activation of at least two dimensions and, for each of the other inputs, one number per channel.
+pub(super) fn output(op: &str, x: &[Spec], inputs: usize, rule: &str) -> Result<Spec> {
     match x {
         [x, rows @ ..]
             if x.layout == Layout::Lanes
@@ -152,7 +152,7 @@ fn output(op: &str, x: &[Spec], inputs: usize, rule: &str) -> Result<Spec> {
 }
 
 /// m = N·H·W.
-fn per_channel(x: &Spec) -> usize {
+pub(super) fn per_channel(x: &Spec) -> usize {
     let [n, _, h, w] = x.shape.nchw();
     n * h * w
 }
@@ -193,93 +193,58 @@ pub fn update_running(
 
 // ---- CPU
 
-/// x, y `[N, C, H, W]` in lanes; w, b, mean, inv_std `[C]`.
-fn forward<T: Element>(x: &Tensor, w: &Tensor, b: &Tensor, saved: &[Tensor], y: &mut Tensor) {
-    simd! {
-        fn run<T: Element>(x: &[[T; L]], y: &mut [[T; L]], mean: T::Acc, scale: T::Acc, b: T::Acc) {
-            for (x, y) in x.iter().zip(y) {
-                Lane::load(x).map(|x| (x - mean).mul_add(scale, b)).store(y);
-            }
-        }
-    }
-    let [_, c, h, width] = x.shape().nchw();
-    let plane = (h * width).max(1);
-    let (w, b, mean, inv_std) = (w.values(), b.values(), saved[0].values(), saved[1].values());
-    let y = y.lanes_mut::<T>().par_chunks_mut(plane);
-    x.lanes::<T>().par_chunks(plane).zip(y).with_min_len(planes_per_task(plane)).enumerate().for_each(|(i, (x, y))| {
-        let [mean, scale, b] = [mean[i % c], w[i % c] * inv_std[i % c], b[i % c]].map(T::Acc::from_f64);
-        run::<T>(x, y, mean, scale, b)
-    });
+/// x, y `[N, C, H, W]` in lanes, w, b `[C]`; gives mean, 1/√(var + eps) and the unbiased variance, `[C]` each.
+pub(super) fn batch<T: Element>(x: &Tensor, eps: f64) -> Saved {
+    let all = statistics::<T>(x);
+    let row = |f: &dyn Fn(&Moments) -> f64| row(T::DTYPE, &all.iter().map(f).collect::<Vec<_>>());
+    vec![row(&|a| a.mean), row(&|a| 1.0 / (a.m2 / a.m + eps).sqrt()), row(&|a| a.m2 / (a.m - 1.0))]
 }
 
-/// Both backward passes; `by_m` is 1/m in training and 0 in evaluation, where the statistics do not depend on x.
-fn backward<T: Element>(n: &Node, dy: &Tensor, dx: &mut [Slot], by_m: f64) {
-    let (mean, inv_std) = (n.saved[0].values(), n.saved[1].values());
-    let (mut dw, mut db) = (vec![0.0; mean.len()], vec![0.0; mean.len()]);
-    if by_m > 0.0 || dx[1].wanted() || dx[2].wanted() {
-        (dw, db) = backward_weight::<T>(n.x(0), dy, &mean, &inv_std);
-        super::put(&mut dx[1], &dw);
-        super::put(&mut dx[2], &db);
-    }
+/// The mean and 1/√(var + eps) of running statistics, `[C]` each.
+pub(super) fn running(mean: &Tensor, var: &Tensor, eps: f64) -> Saved {
+    let inv_std: Vec<f64> = var.values().iter().map(|var| 1.0 / (var + eps).sqrt()).collect();
+    vec![mean.clone(), row(mean.dtype(), &inv_std)]
+}
+
+/// Both backward passes; `by_m` is 1/m in training and 0 in evaluation, where the statistics do not depend on x. `rectified`: dy passes
+/// only where w·x̂ + b > 0.
+pub(super) fn backward<T: Element>(n: &Node, dy: &Tensor, dx: &mut [Slot], by_m: f64, rectified: bool) {
+    let [mean, inv_std] = [&n.saved[0], &n.saved[1]];
+    let channels = Affine::each(n.x(1), n.x(2), mean, inv_std);
+    let needed = by_m > 0.0 || dx[1].wanted() || dx[2].wanted();
+    let gate = if rectified { Gate::Affine } else { Gate::Open };
+    let sums = if needed { sums::<T>(n.x(0), dy, &channels, gate) } else { vec![[0.0; 2]; channels.len()] };
+    from_sums::<T>(n, dy, dx, by_m, &channels, &sums, rectified);
+}
+
+/// The rest of it, after the sums Σ d·(x - mean) and Σ d.
+pub(super) fn from_sums<T: Element>(
+    n: &Node,
+    dy: &Tensor,
+    dx: &mut [Slot],
+    by_m: f64,
+    channels: &[Affine<T::Acc>],
+    sums: &[[f64; 2]],
+    rectified: bool,
+) {
+    let (w, inv_std) = (n.x(1).values(), n.saved[1].values());
+    let (dw, db): (Vec<f64>, Vec<f64>) = sums.iter().zip(&inv_std).map(|([dw, db], inv_std)| (inv_std * dw, *db)).unzip();
+    super::put(&mut dx[1], &dw);
+    super::put(&mut dx[2], &db);
     if dx[0].wanted() {
-        // dx = a·dy + k·(x - mean) + q
-        let w = n.x(1).values();
+        // dx = a·d + k·(x - mean) + q
         let factors = |i: usize| {
             let a = w[i] * inv_std[i];
-            [a, -a * inv_std[i] * dw[i] * by_m, -a * db[i] * by_m, mean[i]].map(T::Acc::from_f64)
+            [a, -a * inv_std[i] * dw[i] * by_m, -a * db[i] * by_m].map(T::Acc::from_f64)
         };
-        let factors: Vec<[T::Acc; 4]> = (0..mean.len()).map(factors).collect();
-        backward_input::<T>(n.x(0), dy, &mut dx[0], &factors);
+        let factors: Vec<[T::Acc; 3]> = (0..w.len()).map(factors).collect();
+        backward_input::<T>(n.x(0), dy, &mut dx[0], channels, &factors, rectified);
     }
-}
-
-/// x, dy `[N, C, H, W]` in lanes, mean, inv_std `[C]` -> dw = Σ dy·x̂ and db = Σ dy, `[C]`.
-fn backward_weight<T: Element>(x: &Tensor, dy: &Tensor, mean: &[f64], inv_std: &[f64]) -> (Vec<f64>, Vec<f64>) {
-    simd! {
-        fn run<T: Element>(x: &[[T; L]], dy: &[[T; L]], mean: T::Acc) -> [Lane<T::Acc>; 2] {
-            sums(x, dy, |x, dy| [x.zip(dy, |x, dy| (x - mean) * dy), dy])
-        }
-    }
-    let plane_sums = |x: &[[T; L]], dy: &[[T; L]], mean: f64, n: usize| {
-        let pieces = x.chunks(PIECE).zip(dy.chunks(PIECE));
-        pieces.fold([0.0; 2], |[dw, db], (x, dy)| {
-            let piece = run(x, dy, T::Acc::from_f64(mean)).map(|sum| sum.sum(n).to_f64());
-            [dw + piece[0], db + piece[1]]
-        })
-    };
-    let [images, c, h, w] = x.shape().nchw();
-    let plane = (h * w).max(1);
-    let dy = dy.lanes::<T>().par_chunks(plane);
-    let planes = x.lanes::<T>().par_chunks(plane).zip(dy).with_min_len(planes_per_task(plane)).enumerate();
-    let planes: Vec<[f64; 2]> = planes.map(|(i, (x, dy))| plane_sums(x, dy, mean[i % c], filled(images, i / c))).collect();
-    let sum = |i: usize, k: usize| planes[i..].iter().step_by(c).map(|p| p[k]).sum::<f64>();
-    (0..c).map(|i| (inv_std[i] * sum(i, 0), sum(i, 1))).unzip()
-}
-
-/// x, dy, dx `[N, C, H, W]` in lanes; dx = a·dy + k·(x - mean) + q with `[a, k, q, mean]` of each channel.
-fn backward_input<T: Element>(x: &Tensor, dy: &Tensor, dx: &mut Slot, factors: &[[T::Acc; 4]]) {
-    simd! {
-        fn run<T: Element>(x: &[[T; L]], dy: &[[T; L]], dx: &mut [[T; L]], factors: [T::Acc; 4], n: usize, add: bool) {
-            let [a, k, q, mean] = factors;
-            for ((x, dy), dx) in x.iter().zip(dy).zip(dx) {
-                let all = Lane::load(x).zip(Lane::load(dy), |x, dy| a.mul_add(dy, k.mul_add(x - mean, q)));
-                // q would reach the empty lanes.
-                Lane(std::array::from_fn(|i| if i < n { all.0[i] } else { T::Acc::ZERO })).put(dx, add);
-            }
-        }
-    }
-    let [images, c, h, w] = x.shape().nchw();
-    let plane = (h * w).max(1);
-    let (dx, add) = dx.open();
-    let dx = dx.lanes_mut::<T>().par_chunks_mut(plane);
-    let dy = dy.lanes::<T>().par_chunks(plane);
-    let planes = x.lanes::<T>().par_chunks(plane).zip(dy).zip(dx).with_min_len(planes_per_task(plane)).enumerate();
-    planes.for_each(|(i, ((x, dy), dx))| run::<T>(x, dy, dx, factors[i % c], filled(images, i / c), add));
 }
 
 // ---- CUDA
 
-mod cuda {
+pub(super) mod cuda {
     use super::*;
     use crate::device::cuda::Launch;
     use crate::device::cuda::kernels::batchnorm::{self as kernel, Planes};

@@ -138,15 +138,11 @@ simd! {
     /// x [rows][w] -> out [rows][left + w + rest], zeros around.
     fn copy<T: Element>(x: &[[T; L]], out: &mut [[T::Acc; L]], w: usize, left: usize, width: usize) {
         for (x, out) in x.chunks_exact(w).zip(out.chunks_exact_mut(width)) {
-            for out in &mut out[..left] {
-                *out = [T::Acc::ZERO; L];
+            out[..left].fill([T::Acc::ZERO; L]);
+            for (x, out) in x.as_flattened().iter().zip(out[left..left + w].as_flattened_mut()) {
+                *out = x.up();
             }
-            for (x, out) in x.iter().zip(&mut out[left..left + w]) {
-                Lane::load(x).store(out);
-            }
-            for out in &mut out[left + w..] {
-                *out = [T::Acc::ZERO; L];
-            }
+            out[left + w..].fill([T::Acc::ZERO; L]);
         }
     }
 }

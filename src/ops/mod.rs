@@ -17,6 +17,8 @@ pub mod kl_div;
 pub mod linear;
 pub mod maxpool2d;
 mod moments;
+pub mod norm_relu;
+mod normalise;
 pub mod relu;
 pub mod softmax;
 mod taps;
@@ -41,6 +43,7 @@ pub fn cases() -> Vec<Case> {
         maxpool2d::cases(),
         avgpool2d::cases(),
         batchnorm::cases(),
+        norm_relu::cases(),
         dropout::cases(),
         softmax::cases(),
         cross_entropy::cases(),

@@ -31,7 +31,7 @@ use crate::autograd::{Needs, Node, Op, Saved, Slot};
 use crate::device::Device;
 use crate::error::Result;
 use crate::simd;
-use crate::tensor::{Element, L, Lane, Layout, Real, Spec, Stored, Tensor};
+use crate::tensor::{Element, Layout, Real, Spec, Stored, Tensor};
 use rayon::prelude::*;
 
 /// y = max(x, slope·x), element by element; any shape in lanes.
@@ -82,37 +82,39 @@ impl Op for Relu {
 
 // ---- CPU
 
-/// Lane vectors that one task works on: 64 KB of f32.
-const CHUNK: usize = 1024;
+/// Numbers that one task works on: 64 KB of f32.
+const CHUNK: usize = 16 << 10;
 
 /// x, y: any shape in lanes.
 fn forward<T: Element>(op: &Relu, x: &Tensor, y: &mut Tensor) {
     simd! {
-        fn run<T: Element>(x: &[[T; L]], y: &mut [[T; L]], slope: T::Acc) {
+        fn run<T: Element>(x: &[T], y: &mut [T], slope: T::Acc) {
             for (x, y) in x.iter().zip(y) {
-                Lane::load(x).map(|x| if x > T::Acc::ZERO { x } else { slope * x }).store(y);
+                let x = x.up();
+                *y = T::down(if x > T::Acc::ZERO { x } else { slope * x });
             }
         }
     }
     let slope = T::Acc::from_f64(op.slope);
-    let y = y.lanes_mut::<T>().par_chunks_mut(CHUNK);
-    x.lanes::<T>().par_chunks(CHUNK).zip(y).for_each(|(x, y)| run::<T>(x, y, slope));
+    let y = y.lanes_mut::<T>().as_flattened_mut().par_chunks_mut(CHUNK);
+    x.lanes::<T>().as_flattened().par_chunks(CHUNK).zip(y).for_each(|(x, y)| run::<T>(x, y, slope));
 }
 
 /// y, dy, dx: any shape in lanes.
 fn backward_input<T: Element>(op: &Relu, y: &Tensor, dy: &Tensor, dx: &mut Slot) {
     simd! {
-        fn run<T: Element>(y: &[[T; L]], dy: &[[T; L]], dx: &mut [[T; L]], slope: T::Acc, add: bool) {
+        fn run<T: Element>(y: &[T], dy: &[T], dx: &mut [T], slope: T::Acc, add: bool) {
             for ((y, dy), dx) in y.iter().zip(dy).zip(dx) {
-                Lane::load(y).zip(Lane::load(dy), |y, dy| if y > T::Acc::ZERO { dy } else { slope * dy }).put(dx, add);
+                let d = if y.up() > T::Acc::ZERO { dy.up() } else { slope * dy.up() };
+                *dx = T::down(if add { d + dx.up() } else { d });
             }
         }
     }
     let (dx, add) = dx.open();
     let slope = T::Acc::from_f64(op.slope);
-    let dx = dx.lanes_mut::<T>().par_chunks_mut(CHUNK);
-    let dy = dy.lanes::<T>().par_chunks(CHUNK);
-    y.lanes::<T>().par_chunks(CHUNK).zip(dy).zip(dx).for_each(|((y, dy), dx)| run::<T>(y, dy, dx, slope, add));
+    let dx = dx.lanes_mut::<T>().as_flattened_mut().par_chunks_mut(CHUNK);
+    let dy = dy.lanes::<T>().as_flattened().par_chunks(CHUNK);
+    y.lanes::<T>().as_flattened().par_chunks(CHUNK).zip(dy).zip(dx).for_each(|((y, dy), dx)| run::<T>(y, dy, dx, slope, add));
 }
 
 // ---- CUDA

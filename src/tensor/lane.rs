@@ -5,12 +5,34 @@
 //! instructions. All methods are `#[inline(always)]` for that reason. Read next: `tensor/layout.rs`.
 
 use super::dtype::{Element, Real};
-use crate::device::vector::L;
+use crate::device::vector::{L, Vector};
 
 /// L numbers, one an image, in the type that sums are kept in.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub struct Lane<A>(pub [A; L]);
+
+/// Reads stored numbers into registers.
+#[inline(always)]
+pub fn load<T: Element, V: Vector<T::Acc>>(x: &[T; L]) -> V {
+    match T::as_acc(std::slice::from_ref(x)) {
+        Some([x]) => V::load(x),
+        _ => V::load(&Lane::load(x).0),
+    }
+}
+
+/// Writes numbers from registers, rounded to the stored type.
+#[inline(always)]
+pub fn store<T: Element, V: Vector<T::Acc>>(v: V, y: &mut [T; L]) {
+    match T::as_acc_mut(std::slice::from_mut(y)) {
+        Some([y]) => v.store(y),
+        _ => {
+            let mut a = Lane::zero();
+            v.store(&mut a.0);
+            a.store(y);
+        }
+    }
+}
 
 impl<A: Real> Lane<A> {
     /// All lanes zero.
