@@ -34,11 +34,14 @@
 //! dw sums over pixels and images, so each task (on a GPU: each warp) sums a share of them for all (a tile) of the weights, and the
 //! shares are added in order: their number depends on shapes alone, and so does the result.
 //!
-//! Read next: `correlate.rs` and `taps.rs`, the inner loops; then `maxpool2d.rs`.
+//! Where the kernel is 3x3 and the stride 1, y and dx take fewer multiplications (`winograd.rs`).
+//!
+//! Read next: `correlate.rs`, `taps.rs` and `winograd.rs`, the loops; then `maxpool2d.rs`.
 
 use super::case::{BATCHES, Case, Draw, Input};
 use super::correlate::{Grid, Scratch, classes, correlate};
 use super::taps::{add_lanes, total, weights_of_group};
+use super::winograd::{self, Picture};
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
 use crate::device::Device;
@@ -71,6 +74,14 @@ pub(super) struct Dims {
     pub(super) pw: usize,
     pub(super) oh: usize,
     pub(super) ow: usize,
+}
+
+impl Dims {
+    /// The same sums by `winograd.rs`, if it can do them and is faster.
+    fn winograd(&self, read: [usize; 3], written: [usize; 3], padding: [usize; 2]) -> Option<Picture> {
+        let p = Picture { read, written, padding };
+        ([self.kh, self.kw, self.sh, self.sw] == [3, 3, 1, 1] && self.ph <= 2 && self.pw <= 2 && winograd::pays(&p)).then_some(p)
+    }
 }
 
 impl Conv2d {
@@ -173,6 +184,10 @@ fn forward<T: Element>(d: &Dims, x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: 
         out_sy: 1,
         out_sx: 1,
     };
+    if let Some(p) = d.winograd([d.c, d.h, d.w], [d.o, d.oh, d.ow], [d.ph, d.pw]) {
+        let u = winograd::weights([d.o, d.c], |o, c, kh, kw| w[((o * d.c + c) * 3 + kh) * 3 + kw]);
+        return winograd::run::<T>(&p, &u, b.as_deref(), x, y, false);
+    }
     let x = x.lanes::<T>();
     let per_group = d.o * d.oh * d.ow;
     y.lanes_mut::<T>().par_chunks_mut(per_group).enumerate().for_each_init(Default::default, |scratch: &mut [Scratch; 2], (g, y)| {
@@ -185,6 +200,11 @@ fn forward<T: Element>(d: &Dims, x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: 
 /// w [O,C,KH,KW], dy [N,O,OH,OW], dx [N,C,H,W]
 fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) {
     let w = w.data::<T>();
+    if let Some(p) = d.winograd([d.o, d.oh, d.ow], [d.c, d.h, d.w], [2usize.wrapping_sub(d.ph), 2usize.wrapping_sub(d.pw)]) {
+        let u = winograd::weights([d.c, d.o], |c, o, kh, kw| w[((o * d.c + c) * 3 + 2 - kh) * 3 + 2 - kw].up());
+        let (dx, add) = dx.open();
+        return winograd::run::<T>(&p, &u, None, dy, dx, add);
+    }
     let (rows, cols) = (classes(d.h, d.kh, d.sh, d.ph), classes(d.w, d.kw, d.sw, d.pw));
     // dy is widened so far that no class looks outside.
     let left = cols.iter().map(|c| -c.first).max().unwrap_or(0).max(0);

@@ -98,7 +98,7 @@ pub(super) struct Scratch(Option<Tensor>);
 
 impl Scratch {
     /// Lets `sum` write all of y, or add to it if told so: at once, or where y's type is narrower than sums by way of a copy.
-    pub(super) fn sum_into<T: Element>(&mut self, y: &mut [[T; L]], add: bool, sum: impl Fn(&mut [[T::Acc; L]], bool)) {
+    pub(super) fn sum_into<T: Element>(&mut self, y: &mut [[T; L]], add: bool, mut sum: impl FnMut(&mut [[T::Acc; L]], bool)) {
         match T::as_acc_mut(y) {
             Some(y) => sum(y, add),
             None => {

@@ -24,6 +24,7 @@ pub mod softmax;
 mod taps;
 mod tile;
 mod window;
+mod winograd;
 
 pub use case::Case;
 

@@ -19,7 +19,8 @@ const ROOT: [&str; 5] = ["simd", "dispatch", "Error", "Kind", "Result"];
 const LONGEST: usize = 400;
 
 /// Files of `src/ops` that are not the page of an op.
-const NO_PAGE: [&str; 8] = ["mod.rs", "case.rs", "correlate.rs", "taps.rs", "tile.rs", "moments.rs", "window.rs", "normalise.rs"];
+const NO_PAGE: [&str; 9] =
+    ["mod.rs", "case.rs", "correlate.rs", "taps.rs", "tile.rs", "moments.rs", "window.rs", "normalise.rs", "winograd.rs"];
 
 /// One thing that is wrong.
 type Complaints = Vec<String>;
