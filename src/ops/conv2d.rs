@@ -25,16 +25,13 @@
 //! h = r + j·sh,  k0 = (r + ph) mod sh,  kh = k0 + t·sh   gives   oh = j + (r + ph − k0)/sh − t
 //! ```
 //!
-//! which is again a convolution with stride 1, over dy, with the taps in reverse order. With stride 1 there is one class and this
-//! is the well-known "convolution with the flipped kernel". No multiplication with a zero that a stride would insert is done, and
-//! forward and dx are one inner loop with different grids (`correlate.rs`).
+//! which is again a convolution with stride 1, over dy, with the taps in reverse order: forward and dx are one inner loop with
+//! different grids (`correlate.rs`), and nothing is multiplied with the zeros that a stride would insert.
 //!
 //! Cost: 2·N·O·OH·OW·C·KH·KW FLOP for each of y, dx and dw. One pass reads x and writes y; the weights stay in cache.
 //!
-//! dw sums over pixels and images, so each task (on a GPU: each warp) sums a share of them for all (a tile) of the weights, and the
-//! shares are added in order: their number depends on shapes alone, and so does the result.
-//!
-//! Where the kernel is 3x3 and the stride 1, y and dx take fewer multiplications (`winograd.rs`).
+//! dw sums over pixels and images, so each task (on a GPU: each warp) sums a share of them for some of the weights, and the shares are
+//! added in order. Where the kernel is 3x3 and the stride 1, y and dx take fewer multiplications (`winograd.rs`).
 //!
 //! Read next: `correlate.rs`, `taps.rs` and `winograd.rs`, the loops; then `maxpool2d.rs`.
 
@@ -260,8 +257,7 @@ fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) 
     );
 }
 
-/// Tasks that weight gradients are summed in, about; and the output channels of one. Both numbers depend on shapes alone, and so does
-/// the result.
+/// Tasks that weight gradients are summed in, about; and the output channels of one. By shapes alone, and so the result is too.
 const TASKS: usize = 16;
 const OUTPUTS: usize = 8;
 
