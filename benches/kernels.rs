@@ -1,4 +1,4 @@
-//! Every kind of layer of LeNet and ResNet-8 at batch 128: forward, and backward of each input.
+//! Every kind of layer of LeNet, ResNet-8 and their relatives at batch 128: forward, and backward of each input.
 //!
 //! `cargo bench` runs all, `cargo bench -- conv2d` those whose name contains conv2d.
 //!
@@ -44,6 +44,10 @@ fn cases(n: usize) -> Vec<Case> {
     for (net, c, o, h, k, s, p) in [
         ("lenet", 1, 10, 28, 5, 1, 0),
         ("lenet", 10, 20, 12, 5, 1, 0),
+        ("digit", 10, 20, 12, 3, 1, 0),
+        ("lenet-bn3", 16, 32, 14, 5, 1, 2),
+        ("improved", 32, 32, 28, 3, 1, 1),
+        ("improved", 64, 64, 14, 3, 1, 1),
         ("resnet8", 1, 16, 28, 3, 1, 1),
         ("resnet8", 16, 16, 28, 3, 1, 1),
         ("resnet8", 16, 32, 28, 3, 2, 1),

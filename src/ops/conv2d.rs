@@ -31,14 +31,14 @@
 //! Cost: 2·N·O·OH·OW·C·KH·KW FLOP for each of y, dx and dw. One pass reads x and writes y; the weights stay in cache.
 //!
 //! dw sums over pixels and images, so each task (on a GPU: each warp) sums a share of them for some of the weights, and the shares are
-//! added in order. Where the kernel is 3x3 and the stride 1, y and dx take fewer multiplications (`winograd.rs`).
+//! added in order. Where the kernel is 3x3 or 5x5 and the stride 1, y and dx take fewer multiplications (`winograd.rs`).
 //!
 //! Read next: `correlate.rs`, `taps.rs` and `winograd.rs`, the loops; then `maxpool2d.rs`.
 
 use super::case::{BATCHES, Case, Draw, Input};
 use super::correlate::{Grid, Scratch, classes, correlate};
 use super::taps::{add_lanes, total, weights_of_group};
-use super::winograd::{self, Picture};
+use super::winograd;
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
 use crate::device::Device;
@@ -71,14 +71,6 @@ pub(super) struct Dims {
     pub(super) pw: usize,
     pub(super) oh: usize,
     pub(super) ow: usize,
-}
-
-impl Dims {
-    /// The same sums by `winograd.rs`, if it can do them and is faster.
-    fn winograd(&self, read: [usize; 3], written: [usize; 3], padding: [usize; 2]) -> Option<Picture> {
-        let p = Picture { read, written, padding };
-        ([self.kh, self.kw, self.sh, self.sw] == [3, 3, 1, 1] && self.ph <= 2 && self.pw <= 2 && winograd::pays(&p)).then_some(p)
-    }
 }
 
 impl Conv2d {
@@ -181,24 +173,27 @@ fn forward<T: Element>(d: &Dims, x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: 
         out_sy: 1,
         out_sx: 1,
     };
-    if let Some(p) = d.winograd([d.c, d.h, d.w], [d.o, d.oh, d.ow], [d.ph, d.pw]) {
-        let u = winograd::weights([d.o, d.c], |o, c, kh, kw| w[((o * d.c + c) * 3 + kh) * 3 + kw]);
+    if let Some(p) = winograd::picture(d, [d.c, d.h, d.w], [d.o, d.oh, d.ow], [d.ph, d.pw]) {
+        let u = winograd::weights([d.o, d.c], d.kh, |o, c, kh, kw| w[((o * d.c + c) * d.kh + kh) * d.kw + kw]);
         return winograd::run::<T>(&p, &u, b.as_deref(), x, y, false);
     }
     let x = x.lanes::<T>();
-    let per_group = d.o * d.oh * d.ow;
-    y.lanes_mut::<T>().par_chunks_mut(per_group).enumerate().for_each_init(Default::default, |scratch: &mut [Scratch; 2], (g, y)| {
-        let [x_scratch, y_scratch] = scratch;
-        let x = x_scratch.widen::<T>(&x[g * d.c * d.h * d.w..][..d.c * d.h * d.w], d.w, d.pw, d.pw);
-        y_scratch.sum_into::<T>(y, false, |y, add| correlate::<T::Acc>(x, &w, b.as_deref(), y, &grid, add));
-    });
+    y.lanes_mut::<T>().par_chunks_mut(d.o * d.oh * d.ow).enumerate().for_each_init(
+        Default::default,
+        |scratch: &mut [Scratch; 2], (g, y)| {
+            let [x_scratch, y_scratch] = scratch;
+            let x = x_scratch.widen::<T>(&x[g * d.c * d.h * d.w..][..d.c * d.h * d.w], d.w, d.pw, d.pw);
+            y_scratch.sum_into::<T>(y, false, |y, add| correlate::<T::Acc>(x, &w, b.as_deref(), y, &grid, add));
+        },
+    );
 }
 
 /// w [O,C,KH,KW], dy [N,O,OH,OW], dx [N,C,H,W]
 fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) {
     let w = w.data::<T>();
-    if let Some(p) = d.winograd([d.o, d.oh, d.ow], [d.c, d.h, d.w], [2usize.wrapping_sub(d.ph), 2usize.wrapping_sub(d.pw)]) {
-        let u = winograd::weights([d.c, d.o], |c, o, kh, kw| w[((o * d.c + c) * 3 + 2 - kh) * 3 + 2 - kw].up());
+    if let Some(p) = winograd::picture(d, [d.o, d.oh, d.ow], [d.c, d.h, d.w], [d.ph, d.pw].map(|p| (d.kh - 1).wrapping_sub(p))) {
+        let flipped = |c: usize, o: usize, kh: usize, kw: usize| w[((o * d.c + c + 1) * d.kh - kh) * d.kw - kw - 1].up();
+        let u = winograd::weights([d.c, d.o], d.kh, flipped);
         let (dx, add) = dx.open();
         return winograd::run::<T>(&p, &u, None, dy, dx, add);
     }
