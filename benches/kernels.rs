@@ -15,8 +15,8 @@ mod peak;
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
 use cugrad::autograd::{Gradients, Op, Tape, Var};
-use cugrad::device::Device;
 use cugrad::device::cuda::emulator;
+use cugrad::device::{self, Device};
 use cugrad::error::Result;
 use cugrad::ops::case::{Draw, Input};
 use cugrad::ops::{Case, add, avgpool2d, batchnorm, conv2d, cross_entropy, linear, maxpool2d, relu};
@@ -125,6 +125,7 @@ fn gradient(spec: Spec) -> Tensor {
 
 impl Bench {
     fn open() -> Result<Bench> {
+        device::start_threads(0)?;
         let variable = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.into());
         let (device, _) = Device::open(&variable("CUGRAD_BENCH_DEVICE", "cpu"))?;
         let dtype = match &*variable("CUGRAD_BENCH_DTYPE", "f32") {

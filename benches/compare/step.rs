@@ -8,7 +8,7 @@
 //! PyTorch; `README.md` for why it is measured like this.
 
 use clap::Parser;
-use cugrad::device::{Device, memory};
+use cugrad::device::{self, Device, memory};
 use cugrad::error::{Error, Result};
 use cugrad::models::{Model, Options};
 use cugrad::optim::{Clock, LossScale, Optimizer, Rule, Sgd};
@@ -133,9 +133,7 @@ fn failed(e: impl std::error::Error) -> Error {
 }
 
 fn run(args: &Args) -> Result<()> {
-    if let Some(threads) = args.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global().map_err(failed)?;
-    }
+    device::start_threads(args.threads.map_or(0, NonZeroUsize::get))?;
     let mut worker = Worker::new(args)?;
     for _ in 0..WARM_UP {
         worker.step()?;

@@ -13,6 +13,7 @@ mod summary;
 mod train;
 
 use crate::data;
+use crate::device;
 use crate::error::{Error, Result};
 use clap::{Args, Parser, Subcommand};
 use std::io::Write;
@@ -92,14 +93,15 @@ impl DataArgs {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    let result = device::start_threads(0).and_then(|()| match command {
         Command::Train(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Predict(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Summary(command) => command.run(),
-    };
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
