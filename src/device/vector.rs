@@ -26,6 +26,8 @@ pub trait Vector<A>: Copy {
     fn minus(self, other: Self) -> Self;
     /// `d` where self is greater than 0, and 0 elsewhere.
     fn gate(self, d: Self) -> Self;
+    /// self where `places` holds `place`, and 0 elsewhere.
+    fn pick(self, places: &[u8; L], place: u8) -> Self;
     /// The sum of all L, always in the same order: pairs, then pairs of pairs.
     fn total(self) -> A;
 }
@@ -110,6 +112,14 @@ macro_rules! arrays {
                 r
             }
             #[inline(always)]
+            fn pick(self, places: &[u8; L], place: u8) -> Self {
+                let mut r = self;
+                for i in 0..L {
+                    r[i] = std::hint::select_unpredictable(places[i] == place, self[i], 0.0);
+                }
+                r
+            }
+            #[inline(always)]
             fn total(mut self) -> $t {
                 for half in [8, 4, 2, 1] {
                     for i in 0..half {
@@ -173,6 +183,14 @@ mod x86 {
             unsafe { Zmm(_mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, _mm512_setzero_ps()), d.0)) }
         }
         #[inline(always)]
+        fn pick(self, places: &[u8; L], place: u8) -> Self {
+            // SAFETY: see above.
+            unsafe {
+                let found = _mm_cmpeq_epi8_mask(_mm_loadu_si128(places.as_ptr().cast()), _mm_set1_epi8(place as i8));
+                Zmm(_mm512_maskz_mov_ps(found, self.0))
+            }
+        }
+        #[inline(always)]
         fn total(self) -> f32 {
             // SAFETY: see above.
             unsafe { Ymm2(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0)).total() }
@@ -227,6 +245,16 @@ mod x86 {
                 let zero = _mm256_setzero_ps();
                 let above = |x| _mm256_cmp_ps::<_CMP_GT_OQ>(x, zero);
                 Ymm2(_mm256_and_ps(above(self.0), d.0), _mm256_and_ps(above(self.1), d.1))
+            }
+        }
+        #[inline(always)]
+        fn pick(self, places: &[u8; L], place: u8) -> Self {
+            // SAFETY: see above.
+            unsafe {
+                let found = _mm_cmpeq_epi8(_mm_loadu_si128(places.as_ptr().cast()), _mm_set1_epi8(place as i8));
+                let low = _mm256_castsi256_ps(_mm256_cvtepi8_epi32(found));
+                let high = _mm256_castsi256_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(found)));
+                Ymm2(_mm256_and_ps(low, self.0), _mm256_and_ps(high, self.1))
             }
         }
         #[inline(always)]

@@ -42,7 +42,7 @@ use crate::autograd::{Needs, Node, Op, Saved, Slot};
 use crate::device::Device;
 use crate::error::Result;
 use crate::simd;
-use crate::tensor::{DType, Element, L, Lane, Real, Spec, Tensor};
+use crate::tensor::{DType, Element, L, Lane, Real, Spec, Tensor, load, put};
 use rayon::prelude::*;
 use std::hint::select_unpredictable;
 use std::ops::Range;
@@ -175,13 +175,37 @@ fn backward_input<T: Element>(axes: &[Axis; 2], at: &Tensor, dy: &Tensor, dx: &m
             }
         }
     }
+    simd! {
+        /// Where windows lie side by side each pixel has one reader, and each window is unfolded at once.
+        fn unfold<T: Element>(at: &[[u8; L]], dy: &[[T; L]], dx: &mut [[T; L]], axes: &[Axis; 2], add: bool) {
+            let [ys, xs] = axes;
+            let zero = V::splat(T::Acc::ZERO);
+            for (iy, dx) in dx.chunks_exact_mut(xs.input).enumerate() {
+                let (oy, ky) = (iy / ys.kernel, iy % ys.kernel);
+                let covered = if oy < ys.output { xs.output * xs.kernel } else { 0 };
+                for (ox, dx) in dx[..covered].chunks_exact_mut(xs.kernel).enumerate() {
+                    let (d, at) = (load::<T, V>(&dy[oy * xs.output + ox]), &at[oy * xs.output + ox]);
+                    for (kx, dx) in dx.iter_mut().enumerate() {
+                        put::<T, V>(d.pick(at, (ky * xs.kernel + kx) as u8), dx, add);
+                    }
+                }
+                for dx in &mut dx[covered..] {
+                    put::<T, V>(zero, dx, add);
+                }
+            }
+        }
+    }
+    let apart = axes.iter().all(|axis| axis.stride == axis.kernel && axis.padding == 0);
     let (dx, add) = dx.open();
     let [rows, cols] = axes;
     let (readers_y, readers_x) = (rows.readers(), cols.readers());
     let (plane, out) = (rows.input * cols.input, rows.output * cols.output);
     let dx = dx.lanes_mut::<T>().par_chunks_mut(plane);
     let dy = dy.lanes::<T>().par_chunks(out).zip(at.lanes::<u8>().par_chunks(out));
-    dy.zip(dx).for_each(|((dy, at), dx)| run::<T>(at, dy, dx, axes, &readers_y, &readers_x, add));
+    dy.zip(dx).for_each(|((dy, at), dx)| match apart {
+        true => unfold::<T>(at, dy, dx, axes, add),
+        false => run::<T>(at, dy, dx, axes, &readers_y, &readers_x, add),
+    });
 }
 
 // ---- CUDA

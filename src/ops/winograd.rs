@@ -84,7 +84,7 @@ pub(super) fn picture(d: &Dims, read: [usize; 3], written: [usize; 3], padding: 
 fn pays(p: &Picture) -> bool {
     static WANTED: LazyLock<bool> = LazyLock::new(|| std::env::var("CUGRAD_WINOGRAD").as_deref() != Ok("off"));
     let ([c, ..], [o, h, w], [rows, cols]) = (p.read, p.written, p.tiles());
-    let tile = p.places() * c * o + 4 * p.places() * (c + o);
+    let tile = p.places() * c * o + 2 * p.places() * p.side() * (c + o);
     // Direct sums leave out the rows of a window that lie outside.
     *WANTED && rows * cols * tile < h.min(p.read[1]) * w * p.kernel * p.kernel * c * o
 }

@@ -34,6 +34,12 @@ pub fn store<T: Element, V: Vector<T::Acc>>(v: V, y: &mut [T; L]) {
     }
 }
 
+/// Writes numbers from registers, or adds them to what is there.
+#[inline(always)]
+pub fn put<T: Element, V: Vector<T::Acc>>(v: V, y: &mut [T; L], add: bool) {
+    store(if add { load::<T, V>(y).plus(v) } else { v }, y);
+}
+
 impl<A: Real> Lane<A> {
     /// All lanes zero.
     #[inline(always)]

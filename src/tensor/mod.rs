@@ -12,7 +12,7 @@ pub mod shape;
 
 pub use crate::device::vector::{L, Vector};
 pub use dtype::{DType, Element, Real, Stored};
-pub use lane::{Lane, load, store};
+pub use lane::{Lane, load, put, store};
 pub use rng::Philox;
 pub use shape::{Layout, Shape, Spec, filled, groups};
 
