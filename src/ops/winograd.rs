@@ -142,7 +142,7 @@ fn scratch(p: &Picture) -> usize {
 /// Lane vectors from one place to the next: odd, or a window's places would fall into few sets of the cache.
 #[inline(always)]
 fn slab(planes: usize, tiles: usize) -> usize {
-    planes * tiles | 1
+    (planes * tiles) | 1
 }
 
 /// One group of images: out (+)= b + the windows of x times the kernels whose transformed weights are u.
