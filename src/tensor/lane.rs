@@ -1,8 +1,10 @@
 //! The lane vector: L numbers that belong to L images, computed on together.
 //!
 //! A kernel written for one image becomes a kernel for L images when each scalar is turned into a [`Lane`]. It is a plain array
-//! with loops over it; inside a [`simd!`](crate::simd!) function the compiler turns each loop into one or two vector
-//! instructions. All methods are `#[inline(always)]` for that reason. Read next: `tensor/layout.rs`.
+//! with loops over it, for any function of a number (exp, ln); inside a [`simd!`](crate::simd!) function the compiler turns short loops
+//! into vector instructions. All methods are `#[inline(always)]` for that reason. A kernel whose time counts names registers
+//! instead: the [`Vector`] that `simd!` gives it, read and written by [`load`], [`store`] and [`put`]; one that treats every number alike
+//! runs along flat memory (`ops/relu.rs`). Read next: `tensor/shape.rs`.
 
 use super::dtype::{Element, Real};
 use crate::device::vector::{L, Vector};

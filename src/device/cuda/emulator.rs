@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 
 /// What the emulator offers beside the driver's functions.
 pub struct Emulator {
-    library: Library,
+    functions: Library,
     mark: extern "C" fn(i32, u64, u64) -> i32,
     release: extern "C" fn(i32, u64) -> i32,
 }
@@ -31,7 +31,7 @@ pub fn load() -> Result<&'static Emulator> {
         let loaded = unsafe {
             Library::new(file).and_then(|library| {
                 let (mark, release) = (*library.get(b"emucuda_mark")?, *library.get(b"emucuda_release")?);
-                Ok(Emulator { library, mark, release })
+                Ok(Emulator { functions: library, mark, release })
             })
         };
         loaded.map_err(|e| format!("the emulator {} cannot be loaded: {e}", file.display()))
@@ -75,7 +75,7 @@ impl Emulator {
     /// Chooses between checking every access and running fast.
     pub fn set_checked(&self, ordinal: usize, checked: bool) -> Result<()> {
         // SAFETY: the function has this type.
-        let set = unsafe { self.library.get::<extern "C" fn(i32, i32)>(b"emucuda_mode") }.map_err(lacks)?;
+        let set = unsafe { self.functions.get::<extern "C" fn(i32, i32)>(b"emucuda_mode") }.map_err(lacks)?;
         set(ordinal as i32, i32::from(checked));
         Ok(())
     }
@@ -93,7 +93,7 @@ impl Emulator {
     /// Counts from zero again.
     pub fn reset_counters(&self, ordinal: usize) -> Result<()> {
         // SAFETY: the function has this type.
-        let reset = unsafe { self.library.get::<extern "C" fn(i32)>(b"emucuda_reset_counters") }.map_err(lacks)?;
+        let reset = unsafe { self.functions.get::<extern "C" fn(i32)>(b"emucuda_reset_counters") }.map_err(lacks)?;
         reset(ordinal as i32);
         Ok(())
     }
@@ -101,7 +101,7 @@ impl Emulator {
     fn text(&self, function: &[u8], ordinal: usize) -> Result<String> {
         // SAFETY: these functions have this type; the text stays valid until this thread asks again, and is copied before.
         unsafe {
-            let ask = self.library.get::<extern "C" fn(i32) -> *const c_char>(function).map_err(lacks)?;
+            let ask = self.functions.get::<extern "C" fn(i32) -> *const c_char>(function).map_err(lacks)?;
             Ok(CStr::from_ptr(ask(ordinal as i32)).to_string_lossy().into_owned())
         }
     }
