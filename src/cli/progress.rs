@@ -7,18 +7,27 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::io::Write;
 
+/// How the end of an epoch is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Show {
+    /// As a line of results.
+    Lines,
+    /// As a line of JSON.
+    Json,
+}
+
 /// Follows a run on the terminal.
 pub struct Terminal {
     bar: ProgressBar,
     epochs: u64,
     batch: u64,
-    json: bool,
+    show: Show,
 }
 
 impl Terminal {
-    /// For a run of so many epochs and images a step; `json` prints events to stdout instead of lines.
-    pub fn new(epochs: u64, batch: u64, json: bool) -> Self {
-        Self { bar: ProgressBar::hidden(), epochs, batch, json }
+    /// For a run of so many epochs and images a step.
+    pub fn new(epochs: u64, batch: u64, show: Show) -> Self {
+        Self { bar: ProgressBar::hidden(), epochs, batch, show }
     }
 
     /// Takes the bar away.
@@ -49,7 +58,7 @@ impl Observer for Terminal {
     }
 
     fn epoch(&mut self, e: &Epoch) {
-        let line = if self.json {
+        let line = if self.show == Show::Json {
             let val = e.val.map(|v| json!({"loss": v.loss(), "acc": v.accuracy()}));
             json!({"event": "epoch", "epoch": e.epoch, "loss": e.train.loss(), "acc": e.train.accuracy(), "val": val, "lr": e.lr,
                 "img_per_s": e.img_per_s, "best": e.best})

@@ -2,16 +2,17 @@
 //!
 //! Flags override `--config`, which overrides the defaults in `train/config.rs`. Read next: `eval.rs`.
 
-use super::progress::Terminal;
+use super::progress::{Show, Terminal};
 use super::{DataArgs, print, remark};
 use crate::data::Loader;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::train::step::evaluate;
 use crate::train::trainer::{EVAL_BATCH, Place};
-use crate::train::{Checkpoint, Config, Record, RunDir, Trainer};
+use crate::train::{Checkpoint, Config, Record, RunDir, Running, Trainer, Transfer};
 use clap::Args;
 use serde_json::json;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,6 +80,12 @@ pub struct Train {
     /// Share of the training images set aside to choose the best checkpoint by [default: 0.05]
     #[arg(long)]
     val_split: Option<f64>,
+    /// Begin with a checkpoint's weights where names and shapes fit, its network being the default of --model
+    #[arg(long, value_name = "CHECKPOINT")]
+    init_from: Option<PathBuf>,
+    /// Parameters that keep their values: patterns of their names such as 'conv1.*', separated by commas
+    #[arg(long, value_name = "PATTERNS", value_delimiter = ',')]
+    freeze: Option<Vec<String>>,
     /// Run directory [default: runs/<time>-<model>, or that of --resume]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -96,6 +103,13 @@ pub struct Train {
 impl Train {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
+        let done = self.train(if self.json { Show::Json } else { Show::Lines }, None)?;
+        if self.json { print(done.json()) } else { print(&done) }
+    }
+
+    /// Trains, and judges the network of the last epoch on the test images. `stop` ends it early, once everything is saved; without
+    /// one, Ctrl-C does.
+    pub(super) fn train(&self, show: Show, stop: Option<Arc<AtomicBool>>) -> Result<Done> {
         let began = Instant::now();
         let (device, why) = Device::open(&self.device)?;
         why.into_iter().for_each(remark);
@@ -113,8 +127,13 @@ impl Train {
             remark("note: --augment flip mirrors half of the pictures, and a mirrored digit or letter is another sign");
         }
         let mut trainer = Trainer::new(config.clone(), &splits, place)?;
-        if let Some((path, saved)) = &saved {
-            trainer.resume(saved, path)?;
+        match (&saved, &config.init_from) {
+            (Some((path, saved)), _) => trainer.resume(saved, path)?,
+            (None, Some(path)) => {
+                let transfer = Transfer::start(&mut trainer.model, &Checkpoint::load(path)?, path)?;
+                remark(format_args!("first weights from {}: {transfer}", path.display()));
+            }
+            (None, None) => {}
         }
         // The parent of a bare file name is empty.
         let beside = saved.as_ref().and_then(|(path, _)| path.parent());
@@ -136,9 +155,9 @@ impl Train {
         ));
         remark(format_args!("run directory: {}", dir.path().display()));
 
-        let mut terminal = Terminal::new(*epochs, *batch as u64, self.json);
+        let mut terminal = Terminal::new(*epochs, *batch as u64, show);
         let (before, images) = (trainer.progress.seconds, trainer.images());
-        let stop = on_interrupt()?;
+        let stop = stop.map_or_else(on_interrupt, Ok)?;
         let result = trainer.run(&mut dir, &mut terminal, &stop);
         terminal.finish();
         result?;
@@ -147,27 +166,19 @@ impl Train {
         let numbers: Vec<u32> = (0..splits.test.len() as u32).collect();
         let test = evaluate(&mut trainer.model, &loader, &numbers, EVAL_BATCH, |_, _| Ok(()))?;
         let progress = &trainer.progress;
-        let seconds = began.elapsed().as_secs_f64();
         let images = trainer.images() - images;
         let rate = if images == 0 { 0.0 } else { images as f64 / (progress.seconds - before) };
-        let (loss, acc) = (test.loss(), test.accuracy());
         dir.append(&Record {
             step: progress.step,
             epoch: progress.epoch,
             split: "test",
-            loss,
-            acc,
+            loss: test.loss(),
+            acc: test.accuracy(),
             lr: 0.0,
             time_s: progress.seconds,
             img_per_s: rate,
         })?;
-        if self.json {
-            print(json!({"event": "done", "model": model, "data": data, "epochs": epochs, "test_acc": acc, "test_loss": loss,
-                "train_img_per_s": rate, "seconds": seconds, "seed": seed, "checkpoint": dir.last()}))
-        } else {
-            print(format_args!("test accuracy {:.2}%  loss {loss:.4}  ({} of {} wrong)", 100.0 * acc, wrong(&test), test.samples()))?;
-            print(format_args!("checkpoint: {}", dir.last().display()))
-        }
+        Ok(Done { test, img_per_s: rate, seconds: began.elapsed().as_secs_f64(), checkpoint: dir.last(), config })
     }
 
     /// The run's choices: from the checkpoint to resume, else from the file, else the defaults; then the flags.
@@ -186,6 +197,10 @@ impl Train {
             (None, Some(path)) => Config::read(path)?,
             (None, None) => Config::default(),
         };
+        // A network that begins with a checkpoint's weights is of its kind, if nothing else is said.
+        if let (None, None, None, Some(path)) = (saved, &self.config, &self.model, &self.init_from) {
+            config.model = Checkpoint::load(path)?.meta.remove("model").unwrap_or(config.model);
+        }
         let before = config.clone();
         fn set<T: Clone>(to: &mut T, flag: &Option<T>) {
             if let Some(value) = flag {
@@ -207,6 +222,8 @@ impl Train {
         set(&mut config.seed, &self.seed);
         set(&mut config.limit, &self.limit.map(Some));
         set(&mut config.val_split, &self.val_split);
+        set(&mut config.init_from, &self.init_from.clone().map(Some));
+        set(&mut config.freeze, &self.freeze);
         config.nesterov |= self.nesterov;
         // Another number of epochs is the one change that a resumed run can bear.
         if saved.is_some() && (Config { epochs: before.epochs, ..config.clone() }) != before {
@@ -217,18 +234,51 @@ impl Train {
     }
 }
 
+/// What a run came to.
+#[derive(Debug)]
+pub struct Done {
+    /// Its choices, resolved.
+    pub config: Config,
+    /// Sums over the test images, judged after the last epoch.
+    pub test: Running,
+    /// Images a second in training.
+    pub img_per_s: f64,
+    /// Wall time, loading included.
+    pub seconds: f64,
+    /// The network.
+    pub checkpoint: PathBuf,
+}
+
+impl Done {
+    /// As an event of `--json`.
+    fn json(&self) -> serde_json::Value {
+        let Config { model, data, epochs, seed, .. } = &self.config;
+        json!({"event": "done", "model": model, "data": data, "epochs": epochs, "test_acc": self.test.accuracy(),
+            "test_loss": self.test.loss(), "train_img_per_s": self.img_per_s, "seconds": self.seconds, "seed": seed,
+            "checkpoint": self.checkpoint})
+    }
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (acc, loss, images) = (self.test.accuracy(), self.test.loss(), self.test.samples());
+        writeln!(f, "test accuracy {:.2}%  loss {loss:.4}  ({} of {images} wrong)", 100.0 * acc, wrong(&self.test))?;
+        write!(f, "checkpoint: {}", self.checkpoint.display())
+    }
+}
+
 /// Whether two paths lead to one directory.
 fn same(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 /// The number of misses.
-fn wrong(sums: &crate::train::Running) -> u64 {
+fn wrong(sums: &Running) -> u64 {
     sums.samples() - (sums.accuracy() * sums.samples() as f64).round() as u64
 }
 
 /// A flag that the first Ctrl-C (or SIGTERM) sets; a second one ends the program at once.
-fn on_interrupt() -> Result<Arc<AtomicBool>> {
+pub(super) fn on_interrupt() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let seen = stop.clone();
     ctrlc::set_handler(move || {

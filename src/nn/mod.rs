@@ -31,9 +31,10 @@ pub struct Forward<'a> {
 }
 
 impl Forward<'_> {
-    /// Puts a parameter on the tape.
+    /// Puts a parameter on the tape; a frozen one as a value whose gradient nobody wants.
     pub fn param(&mut self, id: ParamId) -> Var {
-        self.tape.param(id.0, self.params.working(id).clone())
+        let value = self.params.working(id).clone();
+        if self.params.is_frozen(id) { self.tape.input(value) } else { self.tape.param(id.0, value) }
     }
 
     /// Runs an op for a layer.

@@ -129,6 +129,7 @@ impl Builder {
             values,
             buffer_names: self.buffers.into_iter().map(|b| b.name).collect(),
             buffers,
+            frozen: vec![false; specs.len()],
         };
         // On a GPU that fails, the next launch says so.
         let _ = params.refresh();
@@ -159,6 +160,8 @@ pub struct Params {
     works: Vec<bool>,
     buffer_names: Vec<String>,
     buffers: Vec<Tensor>,
+    /// Which parameters no gradient is computed for.
+    frozen: Vec<bool>,
     /// The gradients of the last backward, in the order of the parameters.
     pub gradients: Gradients,
 }
@@ -192,6 +195,17 @@ impl Params {
     /// What the network reads of a parameter: its value, or its working copy.
     pub fn working(&self, id: ParamId) -> &Tensor {
         if self.works[id.0] { &self.working[id.0] } else { &self.values[id.0] }
+    }
+
+    /// Says that a parameter keeps its value: PyTorch's `requires_grad = False`. No gradient is computed for it, so no optimiser moves it,
+    /// by weight decay neither. A batch norm's running statistics are buffers and go on following the batches of training.
+    pub fn freeze(&mut self, id: ParamId) {
+        self.frozen[id.0] = true;
+    }
+
+    /// Does a parameter keep its value?
+    pub fn is_frozen(&self, id: ParamId) -> bool {
+        self.frozen[id.0]
     }
 
     /// Makes the working copies follow the values, after these have changed.

@@ -24,7 +24,7 @@ pub use sgd::Sgd;
 use crate::device::Device;
 use crate::device::cuda::{Const, Launch, Mut};
 use crate::error::{Error, Result};
-use crate::nn::Params;
+use crate::nn::{ParamId, Params};
 use crate::tensor::{Element, Spec, Tensor, span, span_mut};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -343,7 +343,9 @@ impl Optimizer {
     pub fn plan(&mut self, params: &Params, room: usize, steps: impl Iterator<Item = (f64, Option<f64>)> + Clone) -> bool {
         let Some(first) = params.values().first() else { return true };
         let spec = Spec::rows([room, 8], first.dtype().acc()).on(first.device());
-        let mut counts: Vec<u64> = self.states.iter().map(|s| s.steps).collect();
+        // Those of frozen parameters stay at 0 and are nobody's plan.
+        let moving = self.states.iter().enumerate().filter(|(i, _)| !params.is_frozen(ParamId(*i)));
+        let mut counts: Vec<u64> = moving.map(|(_, s)| s.steps).collect();
         counts.sort_unstable();
         counts.dedup();
         let old = std::mem::take(&mut self.plans);

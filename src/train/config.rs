@@ -9,7 +9,7 @@ use crate::models::{ALL, Model};
 use crate::optim::{Options, Rule, Schedule};
 use crate::tensor::DType;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The choices of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +49,12 @@ pub struct Config {
     pub limit: Option<usize>,
     /// Share of the training images set aside to choose the best checkpoint by.
     pub val_split: f64,
+    /// A checkpoint whose weights the network begins with, as far as they fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<PathBuf>,
+    /// Patterns of the names of parameters that keep their values.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub freeze: Vec<String>,
 }
 
 impl Default for Config {
@@ -70,6 +76,8 @@ impl Default for Config {
             seed: 0,
             limit: None,
             val_split: 0.05,
+            init_from: None,
+            freeze: Vec::new(),
         }
     }
 }

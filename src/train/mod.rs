@@ -1,6 +1,7 @@
 //! Training: steps, runs, what they measure, and what they leave on disk.
 //!
 //! [`step`] is one update and one evaluation; [`engine`] runs steps on a device; [`trainer`] repeats them and can stop and go on; [`config`] says what a run is;
+//! [`transfer`] begins with another network's weights;
 //! [`metrics`], [`checkpoint`] and [`rundir`] know no tensors: they take numbers, names and paths. Read in that order, then
 //! `cli/mod.rs`.
 
@@ -13,6 +14,7 @@ pub mod rundir;
 pub mod step;
 pub mod trained;
 pub mod trainer;
+pub mod transfer;
 
 pub use checkpoint::{Array, Checkpoint};
 pub use config::Config;
@@ -20,3 +22,4 @@ pub use metrics::{Confusion, Report, Running};
 pub use rundir::{Record, RunDir};
 pub use trained::Trained;
 pub use trainer::{Observer, Trainer};
+pub use transfer::Transfer;

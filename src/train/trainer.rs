@@ -11,6 +11,7 @@ use super::metrics::Running;
 use super::rundir::{Record, RunDir};
 use super::step::{Setting, evaluate};
 use super::trained::{describe, json, keep, load_model, restore};
+use super::transfer::freeze;
 use crate::data::{Loader, Splits, permutation, validation_split};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
@@ -133,7 +134,8 @@ impl<'a> Trainer<'a> {
         config.check()?;
         let classes = splits.train.classes.len();
         let (dtype, device) = (config.dtype()?, place.device);
-        let model = Model::build(&config.model, &Options { classes, dtype, device, seed: config.seed, ..Options::default() })?;
+        let mut model = Model::build(&config.model, &Options { classes, dtype, device, seed: config.seed, ..Options::default() })?;
+        freeze(&mut model, &config.freeze)?;
         Loader::new(&splits.train, &splits.normalization, model.input, dtype, Device::Cpu)?;
         let (train, val) = validation_split(splits.train.len(), config.val_split, config.seed)?;
         if train.is_empty() || splits.test.is_empty() {

@@ -21,19 +21,19 @@ use std::time::{Duration, Instant};
 use tempfile::{TempDir, tempdir};
 
 /// A run of a few hundredths of a second.
-const QUICK: &str = "train --device cpu --offline --data synthetic --limit 256 --model net1 --schedule constant";
+pub const QUICK: &str = "train --device cpu --offline --data synthetic --limit 256 --model net1 --schedule constant";
 
 /// What the program said.
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub struct Said {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
 }
 
 impl Said {
     /// Ended with this code, and all of these are in what it said on stderr.
     #[track_caller]
-    fn fails(&self, code: i32, with: &[&str]) -> &Said {
+    pub fn fails(&self, code: i32, with: &[&str]) -> &Said {
         assert_eq!(self.code, Some(code), "{}{}", self.out, self.err);
         with.iter().for_each(|part| assert!(self.err.contains(part), "'{part}' is not in:\n{}", self.err));
         assert!(!self.err.contains("panicked") && !self.err.contains("RUST_BACKTRACE"), "{}", self.err);
@@ -41,42 +41,42 @@ impl Said {
     }
 
     #[track_caller]
-    fn succeeds(&self) -> &Said {
+    pub fn succeeds(&self) -> &Said {
         self.fails(0, &[])
     }
 
     /// Its lines of output as JSON; fails when one is something else.
     #[track_caller]
-    fn json(&self) -> Vec<Value> {
+    pub fn json(&self) -> Vec<Value> {
         self.out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))).collect()
     }
 }
 
 /// The program in a directory, its arguments in one line.
-fn command(dir: &Path, line: &str) -> Command {
+pub fn command(dir: &Path, line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cugrad"));
     command.current_dir(dir).args(line.split_whitespace()).env("RAYON_NUM_THREADS", "2").stdin(Stdio::null());
     command
 }
 
-fn said(mut command: Command) -> Said {
+pub fn said(mut command: Command) -> Said {
     let output = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
-fn cugrad(dir: &TempDir, line: &str) -> Said {
+pub fn cugrad(dir: &TempDir, line: &str) -> Said {
     said(command(dir.path(), line))
 }
 
 /// Starts it and goes on, its output in pipes.
-fn start(dir: &TempDir, line: &str) -> Child {
+pub fn start(dir: &TempDir, line: &str) -> Child {
     command(dir.path(), line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// Waits for something to become true.
 #[track_caller]
-fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let began = Instant::now();
     while !done() {
         assert!(began.elapsed() < Duration::from_secs(60), "a minute has passed and still not: {what}");
@@ -84,16 +84,16 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-fn load(dir: &TempDir, path: &str) -> Checkpoint {
+pub fn load(dir: &TempDir, path: &str) -> Checkpoint {
     Checkpoint::load(&dir.path().join(path)).unwrap()
 }
 
-fn read(dir: &TempDir, path: &str) -> String {
+pub fn read(dir: &TempDir, path: &str) -> String {
     fs::read_to_string(dir.path().join(path)).unwrap()
 }
 
 /// Every tensor of a checkpoint, bit by bit.
-fn bits(saved: &Checkpoint) -> BTreeMap<&str, (&[usize], Vec<u64>)> {
+pub fn bits(saved: &Checkpoint) -> BTreeMap<&str, (&[usize], Vec<u64>)> {
     let words = |array: &Array| match array {
         Array::F32(values) => values.iter().map(|v| v.to_bits().into()).collect(),
         Array::F64(values) => values.iter().map(|v| v.to_bits()).collect(),
@@ -114,7 +114,7 @@ fn metrics(dir: &TempDir, run: &str) -> Vec<String> {
 
 /// Two runs of which one was stopped and resumed left the same behind.
 #[track_caller]
-fn same_runs(dir: &TempDir, a: &str, b: &str) {
+pub fn same_runs(dir: &TempDir, a: &str, b: &str) {
     for file in ["last", "best"] {
         let [a, b] = [a, b].map(|run| load(dir, &format!("{run}/{file}.safetensors")));
         assert!(bits(&a) == bits(&b), "{file} differs");

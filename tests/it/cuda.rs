@@ -59,7 +59,7 @@ impl Observer for StopAfter<'_> {
 }
 
 /// Everything that a run leaves behind, to the last bit: weights, buffers, moments, counters.
-type State = Vec<(String, Vec<u64>)>;
+pub type State = Vec<(String, Vec<u64>)>;
 
 fn state(trainer: &Trainer) -> State {
     let saved = trainer.checkpoint().unwrap();
@@ -71,7 +71,7 @@ fn state(trainer: &Trainer) -> State {
     saved.tensors.iter().map(|(name, (_, array))| (name.clone(), bits(array))).collect()
 }
 
-fn config(model: &str, precision: &str) -> Config {
+pub fn config(model: &str, precision: &str) -> Config {
     let schedule = "onecycle".into();
     Config {
         model: model.into(),
@@ -86,7 +86,7 @@ fn config(model: &str, precision: &str) -> Config {
 }
 
 /// Trains two epochs; gives the end and the mean loss of all steps.
-fn train(config: &Config, splits: &Splits, place: Place, interrupt_after: Option<u64>) -> State {
+pub fn train(config: &Config, splits: &Splits, place: Place, interrupt_after: Option<u64>) -> State {
     train_from(config, splits, place, interrupt_after, None)
 }
 
@@ -111,7 +111,7 @@ fn train_from(config: &Config, splits: &Splits, place: Place, interrupt_after: O
     state(&trainer)
 }
 
-fn different(a: &State, b: &State) -> Vec<String> {
+pub fn different(a: &State, b: &State) -> Vec<String> {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).filter(|(a, b)| a != b).map(|(a, _)| a.0.clone()).collect()
 }

@@ -15,3 +15,4 @@ mod ops;
 mod optim;
 mod steps;
 mod tape;
+mod transfer;
