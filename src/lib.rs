@@ -8,6 +8,7 @@ pub mod autograd;
 pub mod cli;
 pub mod data;
 pub mod device;
+pub mod disk;
 pub mod error;
 pub mod models;
 pub mod nn;

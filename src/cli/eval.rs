@@ -45,7 +45,7 @@ impl Eval {
         why.into_iter().for_each(remark);
         let saved = Checkpoint::load(&self.checkpoint)?;
         let Trained { mut model, classes, normalization, config } = Trained::load(&self.checkpoint, &saved, device)?;
-        let (data, splits) = self.data_args.load(self.data.as_ref().unwrap_or(&config.data), config.seed, self.limit)?;
+        let (data, splits) = self.data_args.load_for(&config, &classes, self.data.as_deref(), self.limit)?;
         let loader = Loader::new(&splits.test, &normalization, model.input, model.dtype, device)?;
         let numbers: Vec<u32> = (0..splits.test.len() as u32).collect();
         let mut confusion = Confusion::new(classes.len());

@@ -5,6 +5,7 @@
 //! Read next: `train.rs`.
 
 mod check;
+mod data_args;
 mod doctor;
 mod eval;
 mod predict;
@@ -12,12 +13,11 @@ mod progress;
 mod summary;
 mod train;
 
-use crate::data;
 use crate::device;
 use crate::error::{Error, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+use data_args::DataArgs;
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Trains small networks on images and shows how backprop works.
@@ -46,7 +46,7 @@ enum Command {
     Train(Box<train::Train>),
     /// Judge a checkpoint on the test images: accuracy, report by class, confusion matrix
     Eval(eval::Eval),
-    /// Say which digit a picture (PNG or JPEG) shows
+    /// Say which digit a picture (PNG, JPEG or BMP) shows
     Predict(predict::Predict),
     /// Check every op's gradient against finite differences
     Check(check::Check),
@@ -54,41 +54,6 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Print a network's layers, shapes, parameters, FLOPs and bytes
     Summary(summary::Summary),
-}
-
-/// Which data, and where they lie.
-#[derive(Debug, Clone, Args)]
-struct DataArgs {
-    /// Where data sets lie and are downloaded to (looks in DIR, DIR/<name> and torchvision's DIR/<NAME>/raw)
-    #[arg(long, value_name = "DIR", default_value = "data")]
-    data_dir: PathBuf,
-    /// Never use the network
-    #[arg(long)]
-    offline: bool,
-    /// A folder's address to download from, tried before the known ones
-    #[arg(long, value_name = "URL")]
-    mirror: Option<String>,
-}
-
-impl DataArgs {
-    /// Loads a data set by name, keeping at most `limit` images of each part.
-    ///
-    /// Gives the name of what was really loaded: `auto` becomes `mnist` or `synthetic`.
-    fn load(&self, name: &str, seed: u64, limit: Option<usize>) -> Result<(String, data::Splits)> {
-        let options = data::Options { dir: self.data_dir.clone(), offline: self.offline, mirror: self.mirror.clone(), seed };
-        let source: data::Source = name.parse()?;
-        let mut splits = data::load(source, &options, &mut |line| remark(line))?;
-        if let Some(limit) = limit {
-            splits.train.limit(limit);
-            splits.test.limit(limit);
-        }
-        let name = match source {
-            data::Source::Auto if splits.train.name.starts_with("MNIST") => "mnist",
-            data::Source::Auto => "synthetic",
-            _ => name,
-        };
-        Ok((name.into(), splits))
-    }
 }
 
 /// Runs the program.

@@ -3,7 +3,8 @@
 //! Read next: `check.rs`.
 
 use super::{print, remark};
-use crate::data::{Dataset, Loader, read_digit};
+use crate::data::reshape::parse_size;
+use crate::data::{Dataset, Loader, Source, read_digit, read_picture};
 use crate::device::Device;
 use crate::error::Result;
 use crate::ops::softmax::Softmax;
@@ -15,13 +16,13 @@ use std::path::PathBuf;
 /// Say which digit a picture shows.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Pictures may have any size, colour and polarity: they are brought to MNIST's form first.\n\nExample:\n  cugrad predict --checkpoint runs/20260101-120000-lenet/best.safetensors seven.png photo.jpg"
+    after_help = "Pictures may have any size, colour and polarity: they are brought to MNIST's form first, or for a network that was trained on a folder, a list or CIFAR-10 to the size and colours that it takes.\n\nExample:\n  cugrad predict --checkpoint runs/20260101-120000-lenet/best.safetensors seven.png photo.jpg"
 )]
 pub struct Predict {
     /// A checkpoint, such as a run's best.safetensors
     #[arg(long)]
     checkpoint: PathBuf,
-    /// PNG or JPEG files
+    /// PNG, JPEG or BMP files
     #[arg(required = true)]
     images: Vec<PathBuf>,
     /// Where to compute: auto, cpu, cuda:N or emu
@@ -38,12 +39,19 @@ impl Predict {
         let (device, why) = Device::open(&self.device)?;
         why.into_iter().for_each(remark);
         let saved = Checkpoint::load(&self.checkpoint)?;
-        let Trained { mut model, classes, normalization, .. } = Trained::load(&self.checkpoint, &saved, device)?;
+        let Trained { mut model, classes, normalization, config } = Trained::load(&self.checkpoint, &saved, device)?;
         // The network repeats a grey picture for its channels if it was trained on grey ones.
         let (channels, [_, height, width]) = (normalization.mean.len(), model.input);
+        // What was trained on pictures as they are sees this one as it is; the others see white signs on black.
+        let digits = config.data.parse::<Source>()?.is_white_on_black();
+        let size = config.image_size.as_deref().filter(|_| !digits).map(parse_size).transpose()?;
+        let [height, width] = size.unwrap_or([height, width]);
         let mut data = Dataset { name: "pictures".into(), images: Vec::new(), labels: Vec::new(), channels, height, width, classes };
         for path in &self.images {
-            data.images.extend(read_digit(path, height, width, channels)?);
+            data.images.extend(match digits {
+                true => read_digit(path, height, width, channels)?,
+                false => read_picture(path, [channels, height, width])?,
+            });
             data.labels.push(0);
         }
         let loader = Loader::new(&data, &normalization, model.input, model.dtype, device)?;

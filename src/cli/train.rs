@@ -2,12 +2,14 @@
 //!
 //! Flags override `--config`, which overrides the defaults in `train/config.rs`. Read next: `eval.rs`.
 
+use super::data_args::same_classes;
 use super::progress::{Show, Terminal};
 use super::{DataArgs, print, remark};
-use crate::data::Loader;
+use crate::data::{Loader, Source};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::train::step::evaluate;
+use crate::train::trained::classes;
 use crate::train::trainer::{EVAL_BATCH, Place};
 use crate::train::{Checkpoint, Config, Record, RunDir, Running, Trainer, Transfer};
 use clap::Args;
@@ -27,7 +29,7 @@ pub struct Train {
     /// Network: lenet, resnet8, ... (cugrad summary lists them), or resnet:2,2,2 [default: lenet]
     #[arg(long)]
     model: Option<String>,
-    /// Data set: auto, mnist, fashion, kmnist or synthetic [default: auto]
+    /// Data set: auto, mnist, fashion, kmnist, cifar10, synthetic, folder:DIR, list:FILE or list:TRAIN,TEST [default: auto]
     #[arg(long)]
     data: Option<String>,
     #[command(flatten)]
@@ -120,7 +122,7 @@ impl Train {
         };
         let mut config = self.choose(saved.as_ref())?;
         config.check()?;
-        let (data, splits) = self.data_args.load(&config.data, config.seed, config.limit)?;
+        let (data, splits) = self.data_args.load(&config)?;
         config.data = data;
 
         if config.augment()?.flip && config.data != "fashion" {
@@ -128,7 +130,10 @@ impl Train {
         }
         let mut trainer = Trainer::new(config.clone(), &splits, place)?;
         match (&saved, &config.init_from) {
-            (Some((path, saved)), _) => trainer.resume(saved, path)?,
+            (Some((path, saved)), _) => {
+                trainer.resume(saved, path)?;
+                same_classes(&splits.train.classes, &classes(path, saved)?, path)?;
+            }
             (None, Some(path)) => {
                 let transfer = Transfer::start(&mut trainer.model, &Checkpoint::load(path)?, path)?;
                 remark(format_args!("first weights from {}: {transfer}", path.display()));
@@ -208,7 +213,9 @@ impl Train {
             }
         }
         set(&mut config.model, &self.model);
-        set(&mut config.data, &self.data);
+        // A path must mean the same wherever the run goes on; what is no source is refused later.
+        set(&mut config.data, &self.data.as_ref().map(|data| data.parse().map_or(data.clone(), |source: Source| source.absolute().to_string())));
+        self.data_args.set(&mut config);
         set(&mut config.epochs, &self.epochs);
         set(&mut config.batch, &self.batch);
         set(&mut config.optimizer, &self.optimizer);
@@ -225,9 +232,11 @@ impl Train {
         set(&mut config.init_from, &self.init_from.clone().map(Some));
         set(&mut config.freeze, &self.freeze);
         config.nesterov |= self.nesterov;
-        // Another number of epochs is the one change that a resumed run can bear.
-        if saved.is_some() && (Config { epochs: before.epochs, ..config.clone() }) != before {
-            return Err(Error::usage("a resumed run keeps its choices; only --epochs can change")
+        let own = |data: &str| data.parse().is_ok_and(|source: Source| source.is_own());
+        let data = if own(&config.data) && own(&before.data) { &before.data } else { &config.data }.clone();
+        // Another number of epochs, and another place of the same pictures, are the changes that a resumed run can bear.
+        if saved.is_some() && (Config { epochs: before.epochs, data, ..config.clone() }) != before {
+            return Err(Error::usage("a resumed run keeps its choices; only --epochs can change, and where a folder or list lies")
                 .hint("leave out the other flags, or start a new run"));
         }
         Ok(config)

@@ -127,6 +127,23 @@ pub struct Splits {
     pub normalization: Normalization,
 }
 
+impl Splits {
+    /// Numbers the labels as `classes` does, which must have every class that has an image: what a network has learned.
+    pub fn renumber(&mut self, classes: &[String]) -> Result<()> {
+        for data in [&mut self.train, &mut self.test] {
+            let numbers: Vec<Option<usize>> = data.classes.iter().map(|name| classes.iter().position(|class| class == name)).collect();
+            if let Some(&label) = data.labels.iter().find(|&&label| numbers[usize::from(label)].is_none()) {
+                let (name, known) = (&data.classes[usize::from(label)], classes.join(", "));
+                return Err(Error::data(format!("{} has the class {name}, but the network has learned {known}", data.name))
+                    .hint("give it data with the classes that it was trained on, by the same names"));
+            }
+            data.labels.iter_mut().for_each(|label| *label = numbers[usize::from(*label)].unwrap_or_default() as u8);
+            data.classes = classes.to_vec();
+        }
+        Ok(())
+    }
+}
+
 /// The numbers 0..n in the order in which an epoch reads them: a pure function of the seed and the epoch, every order equally likely.
 pub fn permutation(n: usize, seed: u64, epoch: u64) -> Vec<u32> {
     shuffled(n, &mut Stream::new(&[seed, epoch]))
@@ -149,7 +166,7 @@ pub fn validation_split(n: usize, fraction: f64, seed: u64) -> Result<(Vec<u32>,
 }
 
 /// Fisher and Yates: each place, from the last down, takes one of those not yet placed.
-fn shuffled(n: usize, stream: &mut Stream) -> Vec<u32> {
+pub(super) fn shuffled(n: usize, stream: &mut Stream) -> Vec<u32> {
     let mut order: Vec<u32> = (0..n as u32).collect();
     for i in (1..n).rev() {
         order.swap(i, stream.below(i as u32 + 1) as usize);

@@ -30,13 +30,13 @@ struct Grey {
     pixels: Vec<f32>,
 }
 
-/// Reads a PNG or JPEG of one digit as `[channels][height][width]` bytes, white ink on black, placed like MNIST's.
+/// Reads a PNG, JPEG or BMP of one digit as `[channels][height][width]` bytes, white ink on black, placed like MNIST's.
 ///
 /// Dark ink on light paper is inverted, what is transparent counts as white paper, and grey is repeated for every channel. A picture
 /// that has the right size and white ink on black already is passed through as it is. Panics when height or width is zero.
 pub fn read_digit(path: &Path, height: usize, width: usize, channels: usize) -> Result<Vec<u8>> {
     let name = path.display();
-    let picture = decode(path)?;
+    let picture = grey(&decode(path)?);
     let paper = picture.border_median();
     let (darkest, lightest) = picture.pixels.iter().fold((255.0f32, 0.0f32), |(lo, hi), &v| (lo.min(v), hi.max(v)));
     // Ink is what differs most from the paper, and the border is paper.
@@ -57,10 +57,10 @@ pub fn read_digit(path: &Path, height: usize, width: usize, channels: usize) -> 
     Ok(plane.repeat(channels))
 }
 
-/// Decodes a picture to grey over white, upright.
-fn decode(path: &Path) -> Result<Grey> {
+/// Decodes a PNG, JPEG or BMP, upright. What is too large to be meant is refused before memory is taken for it.
+pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
     let name = path.display();
-    let unreadable = |e: &dyn std::fmt::Display| Error::data(format!("{name}: {e}")).hint("a whole PNG or JPEG file is needed");
+    let unreadable = |e: &dyn std::fmt::Display| Error::data(format!("{name}: {e}")).hint("a whole PNG, JPEG or BMP file is needed");
     let mut reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(|e| unreadable(&e))?;
     let mut limits = Limits::default();
     limits.max_image_width = Some(LONGEST);
@@ -78,12 +78,17 @@ fn decode(path: &Path) -> Result<Grey> {
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| unreadable(&e))?;
     picture.apply_orientation(orientation);
+    Ok(picture)
+}
+
+/// The grey of a picture that lies on white paper.
+fn grey(picture: &DynamicImage) -> Grey {
     let over_white = |grey: u8, alpha: u8| {
         let alpha = f32::from(alpha) / 255.0;
         (alpha * f32::from(grey) + (1.0 - alpha) * 255.0).round()
     };
     let pixels = picture.to_luma_alpha8().pixels().map(|p| over_white(p.0[0], p.0[1])).collect();
-    Ok(Grey { width: picture.width() as usize, height: picture.height() as usize, pixels })
+    Grey { width: picture.width() as usize, height: picture.height() as usize, pixels }
 }
 
 impl Grey {

@@ -85,6 +85,14 @@ pub struct Model {
 }
 
 impl Model {
+    /// The pictures that a network takes, by its name: channels, height, width.
+    pub fn input(name: &str) -> Result<[usize; 3]> {
+        match name.strip_prefix("resnet:") {
+            Some(blocks) => stages(name, blocks).map(|_| GREY),
+            None => ALL.iter().find(|k| k.name == name).map(|k| k.input).ok_or_else(|| unknown(name)),
+        }
+    }
+
     /// Builds a network by name; `resnet:2,2,2` is a small residual network with so many blocks in each stage.
     pub fn build(name: &str, options: &Options) -> Result<Model> {
         let mut b = Builder::new(options.dtype, options.device);

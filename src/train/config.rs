@@ -3,7 +3,8 @@
 //! The same struct is read from `--config run.toml`, written to the run directory, and kept in every checkpoint, so that a run
 //! can be repeated and resumed. Flags of the command line override the file (`cli/train.rs`). Read next: `trainer.rs`.
 
-use crate::data::Augment;
+use crate::data::reshape::parse_size;
+use crate::data::{Augment, Source};
 use crate::error::{Error, Result};
 use crate::models::{ALL, Model};
 use crate::optim::{Options, Rule, Schedule};
@@ -17,8 +18,14 @@ use std::path::{Path, PathBuf};
 pub struct Config {
     /// Network by name.
     pub model: String,
-    /// Data set by name.
+    /// Data set by name, or `folder:DIR`, `list:FILE`, `list:TRAIN,TEST`.
     pub data: String,
+    /// The size that pictures are brought to, as in `32` or `24x32`, if it is not that of the network or data set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_size: Option<String>,
+    /// Leave out pictures that cannot be read.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub skip_broken: bool,
     /// Passes over the training images.
     pub epochs: u64,
     /// Images per step.
@@ -62,6 +69,8 @@ impl Default for Config {
         Self {
             model: "lenet".into(),
             data: "auto".into(),
+            image_size: None,
+            skip_broken: false,
             epochs: 5,
             batch: 64,
             optimizer: "adam".into(),
@@ -114,6 +123,8 @@ impl Config {
         self.schedule()?;
         self.dtype()?;
         self.augment()?;
+        self.data.parse::<Source>()?;
+        self.image_size.as_deref().map(parse_size).transpose()?;
         // To be known before data are fetched. Building a network says it, but takes time.
         if !ALL.iter().any(|known| known.name == self.model) {
             Model::build(&self.model, &Default::default())?;

@@ -7,7 +7,6 @@
 
 pub mod checkpoint;
 pub mod config;
-pub mod disk;
 pub mod engine;
 pub mod metrics;
 pub mod rundir;
@@ -16,6 +15,7 @@ pub mod trained;
 pub mod trainer;
 pub mod transfer;
 
+pub use crate::disk;
 pub use checkpoint::{Array, Checkpoint};
 pub use config::Config;
 pub use metrics::{Confusion, Report, Running};

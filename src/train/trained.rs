@@ -69,6 +69,20 @@ pub fn load_model(model: &mut Model, saved: &Checkpoint) -> Result<()> {
     model.params.refresh()
 }
 
+/// What is kept under a key of a checkpoint.
+fn read<T: serde::de::DeserializeOwned>(path: &Path, saved: &Checkpoint, key: &str) -> Result<T> {
+    let text = saved
+        .meta
+        .get(key)
+        .ok_or_else(|| Error::run(format!("{}: was not written by cugrad: it has no '{key}' in its metadata", path.display())))?;
+    serde_json::from_str(text).map_err(|e| Error::run(format!("{}: its '{key}' cannot be read: {e}", path.display())))
+}
+
+/// What the classes of a checkpoint's network are called.
+pub fn classes(path: &Path, saved: &Checkpoint) -> Result<Vec<String>> {
+    read(path, saved, "classes")
+}
+
 /// A trained network and what it needs to be used.
 #[derive(Debug)]
 pub struct Trained {
@@ -85,15 +99,8 @@ pub struct Trained {
 impl Trained {
     /// Builds the network that a checkpoint describes, on `device`.
     pub fn load(path: &Path, saved: &Checkpoint, device: Device) -> Result<Trained> {
-        fn read<T: serde::de::DeserializeOwned>(path: &Path, saved: &Checkpoint, key: &str) -> Result<T> {
-            let text = saved
-                .meta
-                .get(key)
-                .ok_or_else(|| Error::run(format!("{}: was not written by cugrad: it has no '{key}' in its metadata", path.display())))?;
-            serde_json::from_str(text).map_err(|e| Error::run(format!("{}: its '{key}' cannot be read: {e}", path.display())))
-        }
         let config: Config = read(path, saved, "config")?;
-        let classes: Vec<String> = read(path, saved, "classes")?;
+        let classes = classes(path, saved)?;
         let (mean, std): (Vec<f32>, Vec<f32>) = read(path, saved, "normalization")?;
         let mut model =
             Model::build(&config.model, &Options { classes: classes.len(), dtype: config.dtype()?, device, ..Options::default() })?;

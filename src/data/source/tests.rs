@@ -100,9 +100,9 @@ fn offline_is_an_error_and_only_auto_falls_back() {
     assert_eq!((splits.train.len(), splits.test.len()), (12_000, 2_000));
     assert!(lines.len() == 1 && lines[0].contains("generated digits") && !lines[0].contains('\n'), "{lines:?}");
     // The same through the front door.
-    assert_eq!(load(Source::Auto, &offline, &mut silent).unwrap(), splits);
-    assert_eq!(load(Source::Synthetic, &offline, &mut silent).unwrap(), splits);
-    assert!(load(Source::Mnist, &offline, &mut silent).is_err());
+    assert_eq!(load(&Source::Auto, &offline, &mut silent).unwrap(), splits);
+    assert_eq!(load(&Source::Synthetic, &offline, &mut silent).unwrap(), splits);
+    assert!(load(&Source::Mnist, &offline, &mut silent).is_err());
 }
 
 #[test]
@@ -156,11 +156,11 @@ fn the_tables_are_well_formed_and_the_readme_says_the_same() {
         assert!(set.mirrors.iter().all(|mirror| README.contains(mirror)));
         assert!(set.classes.len() == 10 && set.mirrors.iter().all(|mirror| mirror.starts_with("https://")));
     }
-    for name in ["auto", "mnist", "fashion", "kmnist", "synthetic"] {
+    for name in ["auto", "mnist", "fashion", "kmnist", "cifar10", "synthetic"] {
         assert_eq!(name.parse::<Source>().unwrap().to_string(), name);
     }
     let e = "cifar".parse::<Source>().unwrap_err();
-    assert_eq!((e.exit_code(), e.hint.as_deref()), (2, Some("choose one of auto, mnist, fashion, kmnist, synthetic")));
+    assert_eq!((e.exit_code(), e.hint.as_deref()), (2, Some("choose one of auto, mnist, fashion, kmnist, cifar10, synthetic, or folder:DIR, list:FILE, list:TRAIN,TEST")));
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn mnist_itself_is_read_and_recognised() {
         return;
     };
     let offline = Options { offline: true, ..options(Path::new(&data)) };
-    let splits = load(Source::Mnist, &offline, &mut silent).unwrap();
+    let splits = load(&Source::Mnist, &offline, &mut silent).unwrap();
     assert_eq!((splits.train.len(), splits.test.len(), splits.train.image_len()), (60_000, 10_000, 784));
     assert_eq!(splits.train.labels[..10], [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]);
     let computed = Normalization::of(&splits.train);

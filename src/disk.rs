@@ -1,7 +1,7 @@
 //! Files that are replaced whole or not at all, and what the file system's errors mean to a user.
 //!
-//! Checkpoints and metrics are written through here, so a full disk or a kill leaves the file of before. What is written is not
-//! known here. Read next: `checkpoint.rs`.
+//! Checkpoints, metrics, lists and pictures are written through here, so a full disk or a kill leaves the file of before. What is
+//! written is not known here. Read next: `train/checkpoint.rs`.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind};
@@ -51,7 +51,7 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Resu
 }
 
 /// An error of the file system: what was being done, to which path, the cause, and what to do.
-pub(super) fn io_error(doing: &str, path: &Path, cause: &io::Error) -> Error {
+pub(crate) fn io_error(doing: &str, path: &Path, cause: &io::Error) -> Error {
     let error = Error::run(format!("{doing} {}: {cause}", path.display()));
     match cause.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
