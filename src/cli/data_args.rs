@@ -22,7 +22,7 @@ pub(super) struct DataArgs {
     /// A folder's address to download from, tried before the known ones
     #[arg(long, value_name = "URL")]
     pub mirror: Option<String>,
-    /// Bring pictures to N x N pixels, or to H rows of W [default: for a folder or list what the network takes]
+    /// Bring pictures to N x N pixels, or to H rows of W; residual networks take any size [default: what the network takes]
     #[arg(long, value_name = "N|HxW")]
     pub image_size: Option<String>,
     /// Leave out pictures of a folder or list that cannot be read, instead of failing
@@ -61,17 +61,21 @@ impl DataArgs {
     }
 
     fn read(&self, config: &Config, judge_all: bool) -> Result<(String, Splits)> {
-        let size = self.image_size.as_ref().or(config.image_size.as_ref());
         let options = data::Options {
             seed: config.seed,
-            input: Some(Model::input(&config.model)?),
-            size: size.map(|text| reshape::parse_size(text)).transpose()?,
+            input: Some(Model::input(&config.model, config.size()?)?),
+            size: self.size()?.or(config.size()?),
             skip_broken: self.skip_broken || config.skip_broken,
             limit: config.limit,
             judge_all,
             ..self.options()
         };
         self.open(&config.data.parse()?, &options)
+    }
+
+    /// The size asked for.
+    pub fn size(&self) -> Result<Option<[usize; 2]>> {
+        self.image_size.as_deref().map(reshape::parse_size).transpose()
     }
 
     /// The flags alone, as [`data::load`] takes them.

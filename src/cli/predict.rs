@@ -3,7 +3,6 @@
 //! Read next: `check.rs`.
 
 use super::{print, remark};
-use crate::data::reshape::parse_size;
 use crate::data::{Dataset, Loader, Source, read_digit, read_picture};
 use crate::device::Device;
 use crate::error::Result;
@@ -44,7 +43,7 @@ impl Predict {
         let (channels, [_, height, width]) = (normalization.mean.len(), model.input);
         // What was trained on pictures as they are sees this one as it is; the others see white signs on black.
         let digits = config.data.parse::<Source>()?.is_white_on_black();
-        let size = config.image_size.as_deref().filter(|_| !digits).map(parse_size).transpose()?;
+        let size = config.size()?.filter(|_| !digits);
         let [height, width] = size.unwrap_or([height, width]);
         let mut data = Dataset { name: "pictures".into(), images: Vec::new(), labels: Vec::new(), channels, height, width, classes };
         for path in &self.images {

@@ -214,7 +214,10 @@ impl Train {
         }
         set(&mut config.model, &self.model);
         // A path must mean the same wherever the run goes on; what is no source is refused later.
-        set(&mut config.data, &self.data.as_ref().map(|data| data.parse().map_or(data.clone(), |source: Source| source.absolute().to_string())));
+        set(
+            &mut config.data,
+            &self.data.as_ref().map(|data| data.parse().map_or(data.clone(), |source: Source| source.absolute().to_string())),
+        );
         self.data_args.set(&mut config);
         set(&mut config.epochs, &self.epochs);
         set(&mut config.batch, &self.batch);

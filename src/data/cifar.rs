@@ -109,7 +109,7 @@ impl Batches<'_> {
         };
         let (train, test) = files.split_at(files.len() - 1);
         let (train, test) = (self.dataset(train, "train")?, self.dataset(test, "test")?);
-        Ok(Splits { normalization: Normalization::of(&train), train, test })
+        Ok(Splits { normalization: Normalization::of(&train), train, test, val: 0 })
     }
 
     /// Bytes of a file: the label and the planes of every record.
@@ -138,9 +138,8 @@ impl Batches<'_> {
     }
 
     fn packed(&self, path: &Path) -> Result<Vec<Vec<u8>>> {
-        let wrong = |what: String| {
-            Error::data(format!("{}: {what}", path.display())).hint("delete the file and it will be downloaded again")
-        };
+        let wrong =
+            |what: String| Error::data(format!("{}: {what}", path.display())).hint("delete the file and it will be downloaded again");
         let sha256 = download::sha256(path).map_err(|e| wrong(format!("cannot be read: {e}")))?;
         if sha256 != self.archive.sha256 {
             let expected = self.archive.sha256;

@@ -125,9 +125,25 @@ pub struct Splits {
     pub test: Dataset,
     /// Of the training images, and used for both.
     pub normalization: Normalization,
+    /// So many of the last training images are not learned from, but set aside to choose the best checkpoint by; 0 where nobody has said
+    /// which, and a share of all is taken.
+    pub val: usize,
 }
 
 impl Splits {
+    /// The training images to learn from and those to choose the best checkpoint by: `fraction` of all, if nobody has said which.
+    pub fn parts(&self, fraction: f64, seed: u64) -> Result<(Vec<u32>, Vec<u32>)> {
+        let n = self.train.len();
+        match self.val {
+            0 => validation_split(n, fraction, seed),
+            val => {
+                let all: Vec<u32> = (0..n as u32).collect();
+                let (train, val) = all.split_at(n.saturating_sub(val));
+                Ok((train.to_vec(), val.to_vec()))
+            }
+        }
+    }
+
     /// Numbers the labels as `classes` does, which must have every class that has an image: what a network has learned.
     pub fn renumber(&mut self, classes: &[String]) -> Result<()> {
         for data in [&mut self.train, &mut self.test] {

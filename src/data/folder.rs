@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! DIR/cat/1.png          one set, to be split          DIR/train/cat/1.png       two parts: train, and test
-//! DIR/dog/a.jpg                                        DIR/test/dog/2.png        (or val, valid, validation)
+//! DIR/dog/a.jpg                                        DIR/test/dog/2.png        (or val, valid, validation; if both are there,
+//!                                                                                 val is to choose the best checkpoint by)
 //! ```
 //!
 //! Classes are numbered by their names, in the order of numbers if all are numbers, else of letters; or as `classes.txt` in the folder has
@@ -17,7 +18,7 @@ use crate::error::{Error, Result};
 
 /// What a file that is taken for a picture is called at its end, in small letters.
 const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "bmp"];
-/// The names of the folder to be judged on, beside `train`; the first that is there.
+/// The names of the folder to be judged on, beside `train`: the first that is there. A second one is to choose the best checkpoint by.
 const TEST: [&str; 4] = ["test", "val", "valid", "validation"];
 /// How deep pictures may lie below their class's folder.
 const DEEPEST: usize = 16;
@@ -29,37 +30,35 @@ pub(super) fn list(dir: &Path, log: &mut dyn FnMut(&str)) -> Result<Listing> {
         return Err(Error::data(format!("{}: {what}", dir.display())).hint(LAYOUT));
     }
     let (train, others) = (dir.join("train"), TEST.map(|name| dir.join(name)));
-    let there: Vec<&PathBuf> = others.iter().filter(|other| other.is_dir()).collect();
+    let mut others = others.iter().filter(|other| other.is_dir());
     // A class may be called train: then there are pictures in it, and no folders.
-    let parts = train.is_dir() && !there.is_empty() && !entries(&train)?.folders.is_empty();
-    let Some(test) = there.first().filter(|_| parts) else {
+    let parts = train.is_dir() && !entries(&train)?.folders.is_empty();
+    let mut skipped = Skipped::default();
+    let Some(test) = others.next().filter(|_| parts) else {
         let classes = ordered(dir, class_folders(dir)?, log);
-        let mut skipped = Skipped::default();
         let train = part(dir, &classes, true, &mut skipped)?;
         skipped.tell(log);
-        return Ok(Listing { classes: check_classes(classes, dir)?, train, test: None });
+        return Ok(Listing { classes: check_classes(classes, dir)?, train, val: Vec::new(), test: None });
     };
-    let unused = there[1..].iter().map(|other| other.display().to_string()).collect::<Vec<_>>().join(", ");
-    if !unused.is_empty() {
-        log(&format!("note: {unused} is left out: to be judged on is {}, and --val-split sets aside a part of train", test.display()));
-    }
     let classes = ordered(dir, class_folders(&train)?, log);
-    let extra: Vec<String> = class_folders(test)?.into_iter().filter(|name| !classes.contains(name)).collect();
-    if !extra.is_empty() {
-        return Err(Error::data(format!("{} has the class folder {}, which {} has not", test.display(), extra.join(", "), train.display()))
-            .hint("every class must be learned before it is judged: give both folders the same subfolders"));
-    }
-    let mut skipped = Skipped::default();
-    let listing = Listing {
-        train: part(&train, &classes, true, &mut skipped)?,
-        test: Some(part(test, &classes, false, &mut skipped)?),
-        classes: check_classes(classes, dir)?,
+    let judged = |folder: &Path, skipped: &mut Skipped| -> Result<Vec<Picture>> {
+        let extra: Vec<String> = class_folders(folder)?.into_iter().filter(|name| !classes.contains(name)).collect();
+        if extra.is_empty() {
+            return part(folder, &classes, false, skipped);
+        }
+        let (folder, train) = (folder.display(), train.display());
+        Err(Error::data(format!("{folder} has the class folder {}, which {train} has not", extra.join(", ")))
+            .hint("every class must be learned before it is judged: give both folders the same subfolders"))
     };
+    let test = judged(test, &mut skipped)?;
+    let val = others.next().map_or(Ok(Vec::new()), |val| judged(val, &mut skipped))?;
+    let train = part(&train, &classes, true, &mut skipped)?;
     skipped.tell(log);
-    Ok(listing)
+    Ok(Listing { train, val, test: Some(test), classes: check_classes(classes, dir)? })
 }
 
-const LAYOUT: &str = "a folder is needed with one subfolder a class, as in DIR/cat/1.png and DIR/dog/2.png, or DIR/train/cat and DIR/test/cat";
+const LAYOUT: &str =
+    "a folder is needed with one subfolder a class, as in DIR/cat/1.png and DIR/dog/2.png, or DIR/train/cat and DIR/test/cat";
 
 /// What lies in a folder, by name, without what is hidden.
 struct Entries {
@@ -73,7 +72,8 @@ fn entries(dir: &Path) -> Result<Entries> {
     for entry in fs::read_dir(dir).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().into_string().map_err(|name| {
-            Error::data(format!("{}: the name of {name:?} is not UTF-8", dir.display())).hint("give the file a name that can be written in a list")
+            Error::data(format!("{}: the name of {name:?} is not UTF-8", dir.display()))
+                .hint("give the file a name that can be written in a list")
         })?;
         if name.contains(['\n', '\r', '\t']) {
             return Err(Error::data(format!("{}: {name:?} has a line end or tabulator in its name", dir.display()))
@@ -207,7 +207,8 @@ mod tests {
 
     #[test]
     fn classes_are_subfolders_and_pictures_lie_at_any_depth() {
-        let files = ["dog/b.PNG", "cat/x/y/c.jpeg", "cat/a.bmp", "dog/a.jpg", "dog/notes.txt", "dog/.hidden.png", "readme.md", ".git/x.png"];
+        let files =
+            ["dog/b.PNG", "cat/x/y/c.jpeg", "cat/a.bmp", "dog/a.jpg", "dog/notes.txt", "dog/.hidden.png", "readme.md", ".git/x.png"];
         let (listing, lines, dir) = listed(&files);
         let listing = listing.unwrap();
         assert_eq!(listing.classes, ["cat", "dog"]);
@@ -231,9 +232,12 @@ mod tests {
     fn parts_are_found() {
         let (listing, lines, dir) = listed(&["train/cat/1.png", "train/dog/2.png", "val/dog/3.png", "test/cat/4.png"]);
         let listing = listing.unwrap();
+        assert_eq!(paths(&dir, &listing.val), [("val/dog/3.png".to_string(), 1)]);
         assert_eq!(paths(&dir, &listing.train), [("train/cat/1.png".to_string(), 0), ("train/dog/2.png".to_string(), 1)]);
         assert_eq!(paths(&dir, &listing.test.unwrap()), [("test/cat/4.png".to_string(), 0)]);
-        assert!(lines[0].contains("val is left out"), "{lines:?}");
+        assert!(lines.is_empty());
+        let listing = listed(&["train/cat/1.png", "val/cat/3.png"]).0.unwrap();
+        assert_eq!((listing.test.unwrap().len(), listing.val.len()), (1, 0));
         // A means of transport is no part.
         let listing = listed(&["train/1.png", "test/2.png"]).0.unwrap();
         assert_eq!((listing.classes.len(), listing.test.is_none()), (2, true));

@@ -108,7 +108,7 @@ pub(super) fn list(train: &Path, test: Option<&Path>, log: &mut dyn FnMut(&str))
     if both > 0 {
         log(&format!("note: {both} pictures stand in both lists, and will be judged after they were learned from"));
     }
-    Ok(Listing { classes, train, test })
+    Ok(Listing { classes, train, val: Vec::new(), test })
 }
 
 /// The pictures that lines name: all of them must be there, and each once.

@@ -221,7 +221,7 @@ fn fitted(mut splits: Splits, options: &Options, log: &mut dyn FnMut(&str)) -> R
         let words = |[c, h, w]: [usize; 3]| format!("{h}x{w} {}", if c == 1 { "grey" } else { "in colour" });
         log(&format!("note: {}: pictures of {} are brought to {}", splits.train.name, words(own), words(shape)));
         let (train, test) = (splits.train.reshaped(shape), splits.test.reshaped(shape));
-        splits = Splits { normalization: Normalization::of(&train), train, test };
+        splits = Splits { normalization: Normalization::of(&train), train, test, ..splits };
     }
     Ok(splits)
 }

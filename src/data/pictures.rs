@@ -4,6 +4,7 @@
 //! for each shape, and a folder of lists for each seed. All of it can be removed at any time. Read next: `reshape.rs`, for one picture.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -38,6 +39,8 @@ pub(super) struct Listing {
     pub classes: Vec<String>,
     /// To learn from; to be split if there is no test part.
     pub train: Vec<Picture>,
+    /// To choose the best checkpoint by, if the folder says so.
+    pub val: Vec<Picture>,
     /// To be judged on, if the folder or list says so.
     pub test: Option<Vec<Picture>>,
 }
@@ -76,46 +79,50 @@ pub fn lists(source: &Source, options: &Options) -> PathBuf {
     memory(source, &options.dir).join(format!("seed-{}", options.seed))
 }
 
-/// The two parts of a listing, in the order of the images in memory.
-fn parts(source: &Source, listing: Listing, options: &Options, log: &mut dyn FnMut(&str)) -> Result<(Vec<String>, split::Parts)> {
-    let Listing { classes, train, test } = listing;
+/// The pictures of a listing in the order of the images in memory: to learn from, to choose the best checkpoint by, to be judged on.
+fn parts(source: &Source, listing: Listing, options: &Options, log: &mut dyn FnMut(&str)) -> Result<(Vec<String>, [Vec<Picture>; 3])> {
+    let Listing { classes, train, val, test } = listing;
     let mixed = |part: Vec<Picture>, which: u64| -> Vec<Picture> {
         // By class, the first few images would be of one class.
         shuffled(part.len(), &mut Stream::new(&[options.seed, 3, which])).into_iter().map(|i| part[i as usize].clone()).collect()
     };
     let parts = match test {
-        Some(test) => (mixed(train, 0), mixed(test, 1)),
-        None if options.judge_all => (Vec::new(), mixed(train, 1)),
-        None => split::kept(train, &classes, options.seed, &lists(source, options), log)?,
+        Some(test) => [mixed(train, 0), mixed(val, 2), mixed(test, 1)],
+        None if options.judge_all => [Vec::new(), Vec::new(), mixed(train, 1)],
+        None => {
+            let (train, test) = split::kept(train, &classes, options.seed, &lists(source, options), log)?;
+            [train, Vec::new(), test]
+        }
     };
     Ok((classes, parts))
 }
 
 /// Writes the lists of a source's parts into a folder of the user's choice; gives how many pictures are in either.
 pub fn write_lists(source: &Source, options: &Options, folder: &Path, log: &mut dyn FnMut(&str)) -> Result<(usize, usize)> {
-    let (classes, parts) = parts(source, listed(source, log)?, options, log)?;
-    split::write(&parts, &classes, folder)?;
-    Ok((parts.0.len(), parts.1.len()))
+    let (classes, [train, val, test]) = parts(source, listed(source, log)?, options, log)?;
+    let both = ([train, val].concat(), test);
+    split::write(&both, &classes, folder)?;
+    Ok((both.0.len(), both.1.len()))
 }
 
 /// Brings a folder or list into memory.
 pub(super) fn load(source: &Source, options: &Options, log: &mut dyn FnMut(&str)) -> Result<Splits> {
-    let (classes, (mut train, mut test)) = parts(source, listed(source, log)?, options, log)?;
+    let (classes, mut parts) = parts(source, listed(source, log)?, options, log)?;
     if let Some(limit) = options.limit {
-        train.truncate(limit);
-        test.truncate(limit);
+        parts.iter_mut().for_each(|part| part.truncate(limit));
     }
-    let shape = shape(train.first().or(test.first()), options, log)?;
+    let ends = [parts[0].len(), parts[0].len() + parts[1].len()];
+    let all = parts.concat();
+    let shape = shape(all.first(), options, log)?;
     let file = memory(source, &options.dir).join(format!("pictures-{}x{}x{}.cache", shape[0], shape[1], shape[2]));
-    let all: Vec<Picture> = train.iter().chain(&test).cloned().collect();
     let (images, broken) = decoded(&all, shape, &file, log)?;
     if !broken.is_empty() {
         report(&broken, all.len(), options.skip_broken, log)?;
     }
-    let good: Vec<bool> = (0..all.len()).map(|i| broken.binary_search_by_key(&i, |b| b.0).is_err()).collect();
+    let good = |range: Range<usize>| range.filter(|i| broken.binary_search_by_key(i, |b| b.0).is_err()).collect::<Vec<usize>>();
     let length = shape.iter().product::<usize>();
-    let part = |name: &str, range: std::ops::Range<usize>| {
-        let kept: Vec<usize> = range.filter(|&i| good[i]).collect();
+    let part = |name: &str, range: Range<usize>| {
+        let kept = good(range);
         Dataset {
             name: format!("{source} {name}"),
             images: kept.iter().flat_map(|&i| &images[i * length..][..length]).copied().collect(),
@@ -126,16 +133,20 @@ pub(super) fn load(source: &Source, options: &Options, log: &mut dyn FnMut(&str)
             classes: classes.clone(),
         }
     };
-    let (train, test) = (part("train", 0..train.len()), part("test", train.len()..all.len()));
+    let (train, test) = (part("train", 0..ends[1]), part("test", ends[1]..all.len()));
     if train.is_empty() && !options.judge_all || test.is_empty() {
-        return Err(Error::data(format!("{source}: {} pictures to learn from and {} to be judged on are too few", train.len(), test.len()))
-            .hint("add pictures, mend the broken ones, or raise --limit"));
+        return Err(Error::data(format!(
+            "{source}: {} pictures to learn from and {} to be judged on are too few",
+            train.len(),
+            test.len()
+        ))
+        .hint("add pictures, mend the broken ones, or raise --limit"));
     }
     let unseen: Vec<&str> = (0..classes.len()).filter(|&c| !train.labels.contains(&(c as u8))).map(|c| classes[c].as_str()).collect();
     if !unseen.is_empty() && !train.is_empty() {
         log(&format!("note: nothing is learned of the classes {}: no picture of them is to learn from", unseen.join(", ")));
     }
-    Ok(Splits { normalization: Normalization::of(&train), train, test })
+    Ok(Splits { normalization: Normalization::of(&train), train, test, val: good(ends[0]..ends[1]).len() })
 }
 
 /// The shape that pictures are brought to: the network's, or without one that of the first picture; the size as asked for.

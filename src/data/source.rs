@@ -178,7 +178,7 @@ impl Known<'_> {
         let (train, test) = (half(0, self.train, "train")?, half(2, self.test, "test")?);
         // MNIST's constants are what every published network used; for the others the data say it.
         let normalization = if self.name == MNIST.name { Normalization::mnist() } else { Normalization::of(&train) };
-        Ok(Splits { train, test, normalization })
+        Ok(Splits { train, test, normalization, val: 0 })
     }
 
     /// Reads the file of index `which`, and makes sure that it is what it should be.

@@ -35,7 +35,7 @@ pub fn synthetic(train: usize, test: usize, seed: u64) -> Splits {
     };
     let (train, test) = (half("train", 0, train), half("test", 1, test));
     let normalization = Normalization::of(&train);
-    Splits { train, test, normalization }
+    Splits { train, test, normalization, val: 0 }
 }
 
 /// Draws one digit into an image of zeros.
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn digits_are_neither_trivial_nor_hopeless() {
-        let Splits { train, test, normalization } = synthetic(6_000, 400, 0);
+        let Splits { train, test, normalization, .. } = synthetic(6_000, 400, 0);
         let examples: Vec<_> =
             (0..train.len()).map(|i| (train.image(i).iter().map(|&v| f32::from(v)).collect::<Vec<_>>(), train.labels[i])).collect();
         let means: Vec<_> = (0..10u8)

@@ -50,6 +50,8 @@ const fn known(name: &'static str, about: &'static str, input: [usize; 3], build
 pub struct Options {
     /// How many classes it tells apart.
     pub classes: usize,
+    /// Height and width of the pictures, for a network that takes any.
+    pub size: Option<[usize; 2]>,
     /// Type of activations and working weights; with a half type, parameters and statistics are kept in f32.
     pub dtype: DType,
     /// Where it computes.
@@ -62,7 +64,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { classes: 10, dtype: DType::F32, device: Device::Cpu, seed: 0, dropout: true }
+        Self { classes: 10, size: None, dtype: DType::F32, device: Device::Cpu, seed: 0, dropout: true }
     }
 }
 
@@ -86,22 +88,23 @@ pub struct Model {
 
 impl Model {
     /// The pictures that a network takes, by its name: channels, height, width.
-    pub fn input(name: &str) -> Result<[usize; 3]> {
-        match name.strip_prefix("resnet:") {
-            Some(blocks) => stages(name, blocks).map(|_| GREY),
-            None => ALL.iter().find(|k| k.name == name).map(|k| k.input).ok_or_else(|| unknown(name)),
-        }
+    ///
+    /// Residual networks end in a mean over all places, so they take any size; the others take one alone.
+    pub fn input(name: &str, size: Option<[usize; 2]>) -> Result<[usize; 3]> {
+        let own = match name.strip_prefix("resnet:") {
+            Some(blocks) => stages(name, blocks).map(|_| GREY)?,
+            None => ALL.iter().find(|k| k.name == name).map(|k| k.input).ok_or_else(|| unknown(name))?,
+        };
+        Ok(size.filter(|_| name.starts_with("resnet")).map_or(own, |[h, w]| [own[0], h, w]))
     }
 
     /// Builds a network by name; `resnet:2,2,2` is a small residual network with so many blocks in each stage.
     pub fn build(name: &str, options: &Options) -> Result<Model> {
         let mut b = Builder::new(options.dtype, options.device);
-        let (input, root) = match name.strip_prefix("resnet:") {
-            Some(blocks) => (GREY, resnet::small(&mut b, options, &stages(name, blocks)?)),
-            None => {
-                let known = ALL.iter().find(|k| k.name == name).ok_or_else(|| unknown(name))?;
-                (known.input, (known.build)(&mut b, options))
-            }
+        let input = Self::input(name, options.size)?;
+        let root = match name.strip_prefix("resnet:") {
+            Some(blocks) => resnet::small(&mut b, options, &stages(name, blocks)?),
+            None => (ALL.iter().find(|k| k.name == name).ok_or_else(|| unknown(name))?.build)(&mut b, options),
         };
         let Options { classes, dtype, device, seed, .. } = *options;
         Ok(Model { name: name.into(), input, classes, dtype, device, params: b.build(seed), root })

@@ -124,12 +124,17 @@ impl Config {
         self.dtype()?;
         self.augment()?;
         self.data.parse::<Source>()?;
-        self.image_size.as_deref().map(parse_size).transpose()?;
+        self.size()?;
         // To be known before data are fetched. Building a network says it, but takes time.
         if !ALL.iter().any(|known| known.name == self.model) {
             Model::build(&self.model, &Default::default())?;
         }
         Ok(())
+    }
+
+    /// The size that pictures are brought to, if it was chosen: height, width.
+    pub fn size(&self) -> Result<Option<[usize; 2]>> {
+        self.image_size.as_deref().map(parse_size).transpose()
     }
 
     /// What is done to training pictures.

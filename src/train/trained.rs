@@ -102,8 +102,10 @@ impl Trained {
         let config: Config = read(path, saved, "config")?;
         let classes = classes(path, saved)?;
         let (mean, std): (Vec<f32>, Vec<f32>) = read(path, saved, "normalization")?;
-        let mut model =
-            Model::build(&config.model, &Options { classes: classes.len(), dtype: config.dtype()?, device, ..Options::default() })?;
+        let mut model = Model::build(
+            &config.model,
+            &Options { classes: classes.len(), size: config.size()?, dtype: config.dtype()?, device, ..Options::default() },
+        )?;
         load_model(&mut model, saved)?;
         if mean.len() != std.len() || ![1, model.input[0]].contains(&mean.len()) {
             return Err(Error::run(format!("{}: its 'normalization' does not fit model '{}'", path.display(), model.name)));

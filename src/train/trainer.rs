@@ -12,7 +12,7 @@ use super::rundir::{Record, RunDir};
 use super::step::{Setting, evaluate};
 use super::trained::{describe, json, keep, load_model, restore};
 use super::transfer::freeze;
-use crate::data::{Loader, Splits, permutation, validation_split};
+use crate::data::{Loader, Splits, permutation};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::models::{Model, Options};
@@ -134,10 +134,11 @@ impl<'a> Trainer<'a> {
         config.check()?;
         let classes = splits.train.classes.len();
         let (dtype, device) = (config.dtype()?, place.device);
-        let mut model = Model::build(&config.model, &Options { classes, dtype, device, seed: config.seed, ..Options::default() })?;
+        let size = config.size()?;
+        let mut model = Model::build(&config.model, &Options { classes, size, dtype, device, seed: config.seed, ..Options::default() })?;
         freeze(&mut model, &config.freeze)?;
         Loader::new(&splits.train, &splits.normalization, model.input, dtype, Device::Cpu)?;
-        let (train, val) = validation_split(splits.train.len(), config.val_split, config.seed)?;
+        let (train, val) = splits.parts(config.val_split, config.seed)?;
         if train.is_empty() || splits.test.is_empty() {
             return Err(Error::data(format!("{} training and {} test images are too few", train.len(), splits.test.len()))
                 .hint("raise --limit or lower --val-split"));

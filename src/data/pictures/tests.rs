@@ -60,10 +60,12 @@ fn a_folder_becomes_a_data_set() {
     let both = Source::List(folder.join("train.txt"), Some(folder.join("val.txt")));
     let (listed, _) = loaded(&both, &options(&dir));
     let listed = listed.unwrap();
-    let histogram = |data: &Dataset| (0..data.len()).fold(BTreeMap::new(), |mut of, i| {
-        *of.entry((data.image(i).to_vec(), data.labels[i])).or_insert(0) += 1;
-        of
-    });
+    let histogram = |data: &Dataset| {
+        (0..data.len()).fold(BTreeMap::new(), |mut of, i| {
+            *of.entry((data.image(i).to_vec(), data.labels[i])).or_insert(0) += 1;
+            of
+        })
+    };
     assert!(histogram(&listed.train) == histogram(&splits.train) && histogram(&listed.test) == histogram(&splits.test));
 }
 
@@ -85,10 +87,8 @@ fn colour_size_limit_and_judging_are_as_asked_for() {
     let judged = with(&|o| o.judge_all = true);
     assert_eq!((judged.train.len(), judged.test.len()), (0, 20));
     assert_ne!(with(&|o| o.seed = 1).train, with(&|_| ()).train);
-    let huge = Options { size: Some([4096, 4096]), input: None, ..options(&dir) };
     let all = vec![Picture { path: "a".into(), class: 0 }; 2000];
     assert!(decoded(&all, [3, 4096, 4096], &dir.path().join("none"), &mut |_| ()).unwrap_err().message.contains("do not fit into 16 GB"));
-    drop(huge);
 }
 
 #[test]
@@ -142,6 +142,37 @@ fn broken_pictures_are_named_and_may_be_skipped() {
     assert!(e.message.contains("13 of 20") && e.message.contains("and 8 more"), "{}", e.message);
     let (_, lines) = loaded(&source(&dir), &skip);
     assert!(lines.iter().any(|line| line.contains("nothing is learned of the classes red")), "{lines:?}");
+}
+
+#[test]
+fn a_validation_folder_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    for (part, count) in [("train", 10), ("val", 4), ("test", 3)] {
+        for class in ["a", "b"] {
+            let folder = dir.path().join("set").join(part).join(class);
+            fs::create_dir_all(&folder).unwrap();
+            for i in 0..count {
+                let grey = match part {
+                    "train" => 10,
+                    "val" => 20,
+                    _ => 30,
+                };
+                GrayImage::from_pixel(2, 2, Luma([grey])).save(folder.join(format!("{i}.png"))).unwrap();
+            }
+        }
+    }
+    let options = Options { input: Some([1, 2, 2]), ..options(&dir) };
+    let splits = loaded(&source(&dir), &options).0.unwrap();
+    assert_eq!((splits.train.len(), splits.test.len(), splits.val), (28, 6, 8));
+    let (train, val) = splits.parts(0.05, 0).unwrap();
+    assert!(train.iter().all(|&i| splits.train.image(i as usize)[0] == 10) && train.len() == 20);
+    assert!(val.iter().all(|&i| splits.train.image(i as usize)[0] == 20) && val.len() == 8);
+    // A limit holds for each part, and a broken picture is missing from its own.
+    fs::write(dir.path().join("set/val/a/0.png"), "").unwrap();
+    let splits = loaded(&source(&dir), &Options { skip_broken: true, ..options.clone() }).0.unwrap();
+    assert_eq!((splits.train.len(), splits.val), (27, 7));
+    let splits = loaded(&source(&dir), &Options { limit: Some(5), skip_broken: true, ..options }).0.unwrap();
+    assert!(splits.train.len() - splits.val == 5 && splits.val >= 4 && splits.test.len() == 5);
 }
 
 #[test]

@@ -160,7 +160,10 @@ fn the_tables_are_well_formed_and_the_readme_says_the_same() {
         assert_eq!(name.parse::<Source>().unwrap().to_string(), name);
     }
     let e = "cifar".parse::<Source>().unwrap_err();
-    assert_eq!((e.exit_code(), e.hint.as_deref()), (2, Some("choose one of auto, mnist, fashion, kmnist, cifar10, synthetic, or folder:DIR, list:FILE, list:TRAIN,TEST")));
+    assert_eq!(
+        (e.exit_code(), e.hint.as_deref()),
+        (2, Some("choose one of auto, mnist, fashion, kmnist, cifar10, synthetic, or folder:DIR, list:FILE, list:TRAIN,TEST"))
+    );
 }
 
 #[test]
