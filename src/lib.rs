@@ -1,7 +1,7 @@
 //! cugrad: a tensor and autograd engine, small enough to read.
 //!
 //! The modules in the order in which they build on each other, which is a good order to read them in: [`device`] (memory and
-//! SIMD), [`tensor`], [`autograd`], [`ops`], then `nn`, `optim`, `models`, [`data`], `train` and `cli`. A module uses only those
+//! SIMD), [`tensor`], [`autograd`], [`ops`], then `nn`, `optim`, `models`, [`data`], `train`, [`plot`] and `cli`. A module uses only those
 //! before it.
 
 pub mod autograd;
@@ -14,6 +14,7 @@ pub mod models;
 pub mod nn;
 pub mod ops;
 pub mod optim;
+pub mod plot;
 pub mod tensor;
 pub mod train;
 
