@@ -5,6 +5,7 @@
 //! Read next: `train.rs`.
 
 mod check;
+mod data;
 mod data_args;
 mod doctor;
 mod eval;
@@ -48,6 +49,8 @@ enum Command {
     Eval(eval::Eval),
     /// Say which digit a picture (PNG, JPEG or BMP) shows
     Predict(predict::Predict),
+    /// Look at data sets, and bring them into other forms: download, stats, split, show, export, mosaic
+    Data(Box<data::Data>),
     /// Check every op's gradient against finite differences
     Check(check::Check),
     /// Say what this machine has, what will work on it, and why the rest will not
@@ -63,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Train(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Predict(command) => command.run(),
+        Command::Data(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Summary(command) => command.run(),

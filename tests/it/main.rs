@@ -4,6 +4,7 @@ mod build;
 mod cli;
 mod conv;
 mod cuda;
+mod data;
 mod device;
 mod golden;
 mod gradients;

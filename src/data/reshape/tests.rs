@@ -1,6 +1,7 @@
 //! Shapes and colours.
 
-use image::{GrayImage, Luma, Rgb, RgbImage, Rgba, RgbaImage};
+use image::{GrayImage, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -76,5 +77,42 @@ fn sizes_of_the_command_line() {
     assert_eq!(parse_size("24x40").unwrap(), [24, 40]);
     for bad in ["", "0", "x", "3x", "x3", "0x3", "4097", "-1", "3x3x3", "99999999999999999999"] {
         assert_eq!(parse_size(bad).unwrap_err().exit_code(), 2, "{bad}");
+    }
+}
+
+/// A picture as a PNG, a JPEG and a BMP file.
+fn encoded() -> [Vec<u8>; 3] {
+    let image = DynamicImage::from(RgbImage::from_fn(9, 7, |x, y| Rgb([(x * 25) as u8, (y * 30) as u8, 99])));
+    [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Bmp].map(|format| {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        image.write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    })
+}
+
+proptest! {
+    #[test]
+    fn broken_pictures_never_panic(which in 0usize..3, cut in 0.0..2.0, flips in prop::collection::vec((0.0..1.0, 0u8..8), 0..6)) {
+        let mut bytes = encoded()[which].clone();
+        for (at, bit) in flips {
+            let at = (at * bytes.len() as f64) as usize;
+            bytes[at] ^= 1 << bit;
+        }
+        bytes.truncate((cut * bytes.len() as f64) as usize);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("broken");
+        std::fs::write(&path, bytes).unwrap();
+        if let Ok(read) = read_picture(&path, [3, 5, 6]) {
+            prop_assert_eq!(read.len(), 90);
+        }
+        prop_assert!(own_shape(&path).is_err() || read_picture(&path, [1, 1, 1]).is_ok());
+    }
+
+    #[test]
+    fn words_never_panic(text in "[0-9x:, a-z]{0,12}") {
+        if let Ok([h, w]) = parse_size(&text) {
+            prop_assert!((1..=LARGEST).contains(&h) && (1..=LARGEST).contains(&w));
+        }
+        let _ = text.parse::<crate::data::Source>();
     }
 }
