@@ -125,7 +125,8 @@ impl Train {
         let (data, splits) = self.data_args.load(&config)?;
         config.data = data;
 
-        if config.augment()?.flip && config.data != "fashion" {
+        let source: Source = config.data.parse()?;
+        if config.augment()?.flip && source.is_white_on_black() && source != Source::Fashion {
             remark("note: --augment flip mirrors half of the pictures, and a mirrored digit or letter is another sign");
         }
         let mut trainer = Trainer::new(config.clone(), &splits, place)?;
