@@ -8,6 +8,8 @@ mod check;
 mod data_args;
 mod doctor;
 mod eval;
+mod export;
+mod import;
 mod predict;
 mod progress;
 mod summary;
@@ -48,6 +50,10 @@ enum Command {
     Eval(eval::Eval),
     /// Say which digit a picture (PNG, JPEG or BMP) shows
     Predict(predict::Predict),
+    /// Write a checkpoint for other programs: safetensors, PyTorch's .pth, ONNX
+    Export(export::Export),
+    /// Make a checkpoint of weights from PyTorch
+    Import(import::Import),
     /// Check every op's gradient against finite differences
     Check(check::Check),
     /// Say what this machine has, what will work on it, and why the rest will not
@@ -63,6 +69,8 @@ pub fn main() -> ExitCode {
         Command::Train(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Predict(command) => command.run(),
+        Command::Export(command) => command.run(),
+        Command::Import(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Summary(command) => command.run(),

@@ -5,6 +5,7 @@ mod cli;
 mod conv;
 mod cuda;
 mod device;
+mod export;
 mod golden;
 mod gradients;
 mod house;
