@@ -5,6 +5,8 @@ mod cli;
 mod conv;
 mod cuda;
 mod device;
+mod distill;
+mod ensemble;
 mod golden;
 mod gradients;
 mod house;
