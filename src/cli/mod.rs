@@ -8,7 +8,10 @@ mod check;
 mod data_args;
 mod doctor;
 mod eval;
+mod look;
 mod others;
+mod pictures;
+mod plot;
 mod predict;
 mod progress;
 mod summary;
@@ -51,6 +54,10 @@ enum Command {
     Eval(eval::Eval),
     /// Say which digit a picture (PNG, JPEG or BMP) shows
     Predict(predict::Predict),
+    /// Draw the history of one run or several, or a function and its derivative
+    Plot(plot::Plot),
+    /// Draw what is inside a network: feature maps, filters, which pixels a decision depends on
+    Look(look::Look),
     /// Check every op's gradient against finite differences
     Check(check::Check),
     /// Say what this machine has, what will work on it, and why the rest will not
@@ -67,6 +74,8 @@ pub fn main() -> ExitCode {
         Command::Distill(command) => command.distill(),
         Command::Eval(command) => command.run(),
         Command::Predict(command) => command.run(),
+        Command::Plot(command) => command.run(),
+        Command::Look(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Summary(command) => command.run(),

@@ -9,6 +9,7 @@ use super::{DataArgs, print, remark};
 use crate::data::{Loader, Source};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::plot::history;
 use crate::train::step::evaluate;
 use crate::train::trained::classes;
 use crate::train::trainer::{EVAL_BATCH, Place};
@@ -181,6 +182,10 @@ impl Train {
         let stop = stop.map_or_else(on_interrupt, Ok)?;
         let result = trainer.run(&mut dir, &mut terminal, &stop);
         terminal.finish();
+        // Also of what was reached before Ctrl-C; a run is not lost for a picture.
+        if let Err(e) = history::save(dir.path()) {
+            remark(format_args!("note: the history is not drawn: {e}"));
+        }
         result?;
 
         let loader = Loader::new(&splits.test, &splits.normalization, trainer.model.input, trainer.model.dtype, device)?;
