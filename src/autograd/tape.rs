@@ -117,6 +117,7 @@ pub struct Tape {
     values: Vec<Value>,
     entries: Vec<Entry>,
     recording: bool,
+    holding: bool,
 }
 
 /// One line of the tape, for those who print, export or count it.
@@ -142,6 +143,11 @@ impl Tape {
     /// A tape that can run backward.
     pub fn new() -> Self {
         Self { recording: true, ..Self::default() }
+    }
+
+    /// A tape that can run backward and until then keeps every value, for those who look at them.
+    pub fn holding() -> Self {
+        Self { recording: true, holding: true, ..Self::default() }
     }
 
     /// A tape for inference: keeps nothing for backward.
@@ -209,7 +215,7 @@ impl Tape {
     /// Says that forward will not read `v` again; its memory is freed now unless backward needs it.
     pub fn release(&mut self, v: Var) {
         let value = &mut self.values[v.i()];
-        if !value.kept && value.origin == Origin::Op {
+        if !value.kept && !self.holding && value.origin == Origin::Op {
             value.tensor = None;
         }
     }

@@ -45,7 +45,7 @@ impl Export {
             return Err(Error::usage(format!("{} would be overwritten by its own export", self.out.display())).hint("choose another -o"));
         }
         let saved = import::read(&self.checkpoint)?;
-        let mut trained = Trained::load_in(&self.checkpoint, &saved, Device::Cpu, Some(DType::F32))?;
+        let mut trained = Trained::load_as(&self.checkpoint, &saved, Some(DType::F32), Device::Cpu)?;
         let proof = export(&mut trained, &saved, format, &self.out)?;
         self.tell(&trained, format, &proof)
     }

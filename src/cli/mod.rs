@@ -11,6 +11,10 @@ mod doctor;
 mod eval;
 mod export;
 mod import;
+mod look;
+mod others;
+mod pictures;
+mod plot;
 mod predict;
 mod progress;
 mod summary;
@@ -47,6 +51,8 @@ const BUILD: &str = concat!(
 enum Command {
     /// Train a network; keeps checkpoints and metrics in a run directory
     Train(Box<train::Train>),
+    /// Train a network to imitate another: train with a --teacher
+    Distill(Box<train::Train>),
     /// Judge a checkpoint on the test images: accuracy, report by class, confusion matrix
     Eval(eval::Eval),
     /// Say which digit a picture (PNG, JPEG or BMP) shows
@@ -57,6 +63,10 @@ enum Command {
     Export(export::Export),
     /// Make a checkpoint of weights from PyTorch
     Import(import::Import),
+    /// Draw the history of one run or several, or a function and its derivative
+    Plot(plot::Plot),
+    /// Draw what is inside a network: feature maps, filters, which pixels a decision depends on
+    Look(look::Look),
     /// Check every op's gradient against finite differences
     Check(check::Check),
     /// Say what this machine has, what will work on it, and why the rest will not
@@ -70,11 +80,14 @@ pub fn main() -> ExitCode {
     let command = Cli::parse().command;
     let result = device::start_threads(0).and_then(|()| match command {
         Command::Train(command) => command.run(),
+        Command::Distill(command) => command.distill(),
         Command::Eval(command) => command.run(),
         Command::Predict(command) => command.run(),
         Command::Data(command) => command.run(),
         Command::Export(command) => command.run(),
         Command::Import(command) => command.run(),
+        Command::Plot(command) => command.run(),
+        Command::Look(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Summary(command) => command.run(),

@@ -1,6 +1,6 @@
 //! Pictures side by side in rows, with captions.
 //!
-//! Read next: `cli/plot.rs`, `cli/look.rs`.
+//! Read next: `history.rs`.
 
 use super::Pane;
 use super::colour::{self, Rgb};

@@ -3,7 +3,7 @@
 //! A [`Figure`] is a title over panes; each [`Pane`] puts shapes into its part of a [`Drawing`], and the drawing becomes a file of the
 //! kind that its name ends with. Nothing here asks the machine for fonts or programs. Not here: what is worth a picture (`cli/`).
 //! Read in this order: `colour.rs`, `picture.rs`, `drawing.rs`, `font.rs`, `svg.rs`, `raster.rs`, `axes.rs`, then the panes: `lines.rs`,
-//! `heat.rs`, `bars.rs`, `grid.rs`.
+//! `heat.rs`, `bars.rs`, `grid.rs`, and `history.rs`.
 
 pub mod axes;
 pub mod bars;
@@ -12,6 +12,7 @@ pub mod drawing;
 pub mod font;
 pub mod grid;
 pub mod heat;
+pub mod history;
 pub mod lines;
 pub mod picture;
 mod raster;
@@ -27,8 +28,8 @@ pub use heat::Heat;
 pub use lines::{Lines, Series};
 pub use picture::Picture;
 
-use crate::error::{Error, Result};
 use crate::disk::replace;
+use crate::error::{Error, Result};
 use std::io::Write;
 use std::path::Path;
 
