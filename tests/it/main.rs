@@ -15,6 +15,7 @@ mod lanes;
 mod models;
 mod ops;
 mod optim;
+mod runs;
 mod steps;
 mod tape;
 mod transfer;
