@@ -18,6 +18,7 @@ mod models;
 mod ops;
 mod optim;
 mod plot;
+mod runs;
 mod steps;
 mod tape;
 mod transfer;
