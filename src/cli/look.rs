@@ -95,7 +95,7 @@ impl Look {
         let beside = self.checkpoint.parent().unwrap_or(Path::new("")).join("plots");
         let out = self.out.as_deref().unwrap_or(&beside);
         let most = self.maps as usize;
-        let mut draw = |stem: &str, pane: Grid| {
+        let draw = |stem: &str, pane: Grid| {
             let path = self.pictures.path(out, stem);
             Figure::new("").with(pane).save(&path, &fonts)?;
             print(format_args!("drawn: {}", path.display()))

@@ -68,7 +68,7 @@ impl Axis {
 /// Every combination of the axes' values, the last axis running fastest.
 fn combinations(axes: &[Axis]) -> Vec<Vec<&str>> {
     axes.iter().fold(vec![vec![]], |all, axis| {
-        all.iter().flat_map(|head| axis.values.iter().map(|v| head.iter().copied().chain([v.as_str()]).collect())).collect()
+        all.iter().flat_map(|head| axis.values.iter().map(move |v| head.iter().copied().chain([v.as_str()]).collect())).collect()
     })
 }
 
@@ -112,7 +112,7 @@ impl Sweep {
             Some(base) => base.clone(),
             None => rundir::fresh("sweep")?,
         };
-        remark(format_args!("{} runs in {}; if stopped, go on with the same command and --out {0}", planned.len(), base.display()));
+        remark(format_args!("{} runs in {}; if stopped, go on with the same command and --out {1}", planned.len(), base.display()));
         let outcomes = make(&base, &planned)?;
         write_files(&base, &axes, &points, &outcomes)?;
         draw(&base.join("sweep.png"), &planned, &outcomes)?;
