@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::tensor::{Spec, Tensor};
+use std::any::Any;
 use std::fmt::Debug;
 
 /// Small tensors that forward keeps for backward: a batch's mean, the winners of a max-pool.
@@ -30,8 +31,8 @@ impl Needs {
     pub const INPUTS: Needs = Needs { inputs: 3, output: false };
 }
 
-/// A differentiable function of tensors.
-pub trait Op: Debug + Send + Sync {
+/// A differentiable function of tensors. Who must know which one it is and how it is set (an export) can downcast it: `Any`.
+pub trait Op: Any + Debug + Send + Sync {
     /// Its name in messages, tables and pictures.
     fn name(&self) -> &'static str;
 

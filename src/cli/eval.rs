@@ -6,10 +6,11 @@ use super::{DataArgs, print, remark};
 use crate::data::Loader;
 use crate::device::Device;
 use crate::error::Result;
+use crate::export::import;
 use crate::ops::cross_entropy;
 use crate::train::step::evaluate;
 use crate::train::trainer::EVAL_BATCH;
-use crate::train::{Checkpoint, Confusion, Trained};
+use crate::train::{Confusion, Trained};
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
@@ -43,7 +44,7 @@ impl Eval {
     pub fn run(self) -> Result<()> {
         let (device, why) = Device::open(&self.device)?;
         why.into_iter().for_each(remark);
-        let saved = Checkpoint::load(&self.checkpoint)?;
+        let saved = import::read(&self.checkpoint)?;
         let Trained { mut model, classes, normalization, config } = Trained::load(&self.checkpoint, &saved, device)?;
         let (data, splits) = self.data_args.load_for(&config, &classes, self.data.as_deref(), self.limit)?;
         let loader = Loader::new(&splits.test, &normalization, model.input, model.dtype, device)?;

@@ -9,6 +9,8 @@ mod data;
 mod data_args;
 mod doctor;
 mod eval;
+mod export;
+mod import;
 mod predict;
 mod progress;
 mod summary;
@@ -51,6 +53,10 @@ enum Command {
     Predict(predict::Predict),
     /// Look at data sets, and bring them into other forms: download, stats, split, show, export, mosaic
     Data(Box<data::Data>),
+    /// Write a checkpoint for other programs: safetensors, PyTorch's .pth, ONNX
+    Export(export::Export),
+    /// Make a checkpoint of weights from PyTorch
+    Import(import::Import),
     /// Check every op's gradient against finite differences
     Check(check::Check),
     /// Say what this machine has, what will work on it, and why the rest will not
@@ -67,6 +73,8 @@ pub fn main() -> ExitCode {
         Command::Eval(command) => command.run(),
         Command::Predict(command) => command.run(),
         Command::Data(command) => command.run(),
+        Command::Export(command) => command.run(),
+        Command::Import(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Summary(command) => command.run(),

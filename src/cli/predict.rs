@@ -6,8 +6,9 @@ use super::{print, remark};
 use crate::data::{Dataset, Loader, Source, read_digit, read_picture};
 use crate::device::Device;
 use crate::error::Result;
+use crate::export::import;
 use crate::ops::softmax::Softmax;
-use crate::train::{Checkpoint, Trained};
+use crate::train::Trained;
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
@@ -37,7 +38,7 @@ impl Predict {
     pub fn run(self) -> Result<()> {
         let (device, why) = Device::open(&self.device)?;
         why.into_iter().for_each(remark);
-        let saved = Checkpoint::load(&self.checkpoint)?;
+        let saved = import::read(&self.checkpoint)?;
         let Trained { mut model, classes, normalization, config } = Trained::load(&self.checkpoint, &saved, device)?;
         // The network repeats a grey picture for its channels if it was trained on grey ones.
         let (channels, [_, height, width]) = (normalization.mean.len(), model.input);

@@ -8,6 +8,7 @@ use super::{DataArgs, print, remark};
 use crate::data::{Loader, Source};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::export::import;
 use crate::train::step::evaluate;
 use crate::train::trained::classes;
 use crate::train::trainer::{EVAL_BATCH, Place};
@@ -136,7 +137,7 @@ impl Train {
                 same_classes(&splits.train.classes, &classes(path, saved)?, path)?;
             }
             (None, Some(path)) => {
-                let transfer = Transfer::start(&mut trainer.model, &Checkpoint::load(path)?, path)?;
+                let transfer = Transfer::start(&mut trainer.model, &import::read(path)?, path)?;
                 remark(format_args!("first weights from {}: {transfer}", path.display()));
             }
             (None, None) => {}
@@ -205,7 +206,7 @@ impl Train {
         };
         // A network that begins with a checkpoint's weights is of its kind, if nothing else is said.
         if let (None, None, None, Some(path)) = (saved, &self.config, &self.model, &self.init_from) {
-            config.model = Checkpoint::load(path)?.meta.remove("model").unwrap_or(config.model);
+            config.model = import::read(path)?.meta.remove("model").unwrap_or(config.model);
         }
         let before = config.clone();
         fn set<T: Clone>(to: &mut T, flag: &Option<T>) {

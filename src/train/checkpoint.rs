@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::path::Path;
 
+use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde_json::Value;
 
@@ -36,12 +37,18 @@ pub enum Array {
 }
 
 impl Array {
-    fn len(&self) -> usize {
+    /// How many numbers there are.
+    pub fn len(&self) -> usize {
         match self {
             Array::F32(values) => values.len(),
             Array::F64(values) => values.len(),
             Array::I64(values) => values.len(),
         }
+    }
+
+    /// Are there none?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     fn dtype(&self) -> Dtype {
@@ -60,10 +67,12 @@ impl Array {
         }
     }
 
-    /// `None` for a dtype we do not keep.
+    /// Half precision is widened, which is exact; `None` for a dtype we do not keep.
     fn from_bytes(dtype: Dtype, bytes: &[u8]) -> Option<Array> {
         match dtype {
             Dtype::F32 => Some(Array::F32(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect())),
+            Dtype::F16 => Some(Array::F32(bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect())),
+            Dtype::BF16 => Some(Array::F32(bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect())),
             Dtype::F64 => Some(Array::F64(bytes.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b)).collect())),
             Dtype::I64 => Some(Array::I64(bytes.as_chunks().0.iter().map(|&b| i64::from_le_bytes(b)).collect())),
             _ => None,
@@ -89,7 +98,8 @@ impl Checkpoint {
         replace(path, |out| self.write(&header, out))
     }
 
-    /// Reads a file. Fails when it is missing, broken, no safetensors file, or holds a dtype other than F32, F64 and I64.
+    /// Reads a file. Fails when it is missing, broken, no safetensors file, or holds a dtype other than F16, BF16, F32, F64
+    /// and I64.
     ///
     /// No length in the file is believed before the file is seen to be that long.
     pub fn load(path: &Path) -> Result<Checkpoint> {
@@ -219,7 +229,7 @@ impl Checkpoint {
             }
             place = end;
             let array = Array::from_bytes(dtype, &bytes(file, end - begin)?).ok_or_else(|| {
-                Error::run(format!("tensor {name} has the dtype {dtype}; F32, F64 and I64 can be read"))
+                Error::run(format!("tensor {name} has the dtype {dtype}; F16, BF16, F32, F64 and I64 can be read"))
                     .hint("convert it where the file comes from, in PyTorch with .float(), and save it again")
             })?;
             tensors.insert(name, (shape, array));
@@ -308,7 +318,7 @@ fn truncated(why: String) -> Error {
 
 fn foreign(why: String) -> Error {
     Error::run(format!("not a safetensors file: {why}"))
-        .hint("it is of another format or damaged; a PyTorch .pth file is converted with safetensors.torch.save_file")
+        .hint("it is of another format or damaged; a PyTorch .pth file is made a checkpoint with: cugrad import")
 }
 
 fn wrong_dtype(name: &str, found: &Array, expected: Dtype) -> Error {
@@ -464,7 +474,7 @@ mod tests {
             ([&good[..], &[0]].concat(), "not a safetensors file: its tensors have"),
             (with_header("{\"w\": oops}", 0), "its header is not JSON"),
             (with_header("{\"__metadata__\":{\"a\":1}}", 0), "__metadata__: invalid type"),
-            (tensor("{\"dtype\":\"BF16\",\"shape\":[2],\"data_offsets\":[0,4]}", 4), "tensor w has the dtype BF16"),
+            (tensor("{\"dtype\":\"U32\",\"shape\":[1],\"data_offsets\":[0,4]}", 4), "tensor w has the dtype U32"),
             (tensor("{\"dtype\":\"F31\",\"shape\":[1],\"data_offsets\":[0,4]}", 4), "tensor w: unknown variant `F31`"),
             (tensor("{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}", 4), "tensor w: F32 [2] does not fit its bytes 0..4"),
             (tensor("{\"dtype\":\"F32\",\"shape\":[4611686018427387905],\"data_offsets\":[0,4]}", 4), "does not fit"),
@@ -566,6 +576,15 @@ mod tests {
         assert_eq!(checkpoint.f64("trainer.loss_sum").unwrap(), [0.1]);
         assert_eq!(checkpoint.f32("fc1.weigth").unwrap_err().message, "the checkpoint has no tensor fc1.weigth: did you mean fc1.weight?");
         assert_eq!(checkpoint.f32("trainer.loss_sum").unwrap_err().message, "the checkpoint's tensor trainer.loss_sum is F64, not F32");
+    }
+
+    #[test]
+    fn half_precision_is_widened() {
+        let header = "{\"b\":{\"dtype\":\"BF16\",\"shape\":[1],\"data_offsets\":[0,2]},\"h\":{\"dtype\":\"F16\",\"shape\":[1],\"data_offsets\":[2,4]}}";
+        let mut bytes = with_header(header, 0);
+        bytes.extend([bf16::from_f32(-1.5).to_le_bytes(), f16::from_f32(0.25).to_le_bytes()].concat());
+        let saved = read(&bytes).unwrap();
+        assert_eq!((saved.f32("b").unwrap(), saved.f32("h").unwrap()), ([-1.5].as_slice(), [0.25].as_slice()));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use super::checkpoint::{self, Array, Checkpoint};
 use super::config::Config;
-use crate::data::{Normalization, Splits};
+use crate::data::Normalization;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models::{Model, Options};
@@ -13,16 +13,16 @@ use serde::Serialize;
 use std::path::Path;
 
 /// A network with the names and numbers that using it takes: `eval` and `predict` read nothing else.
-pub(super) fn describe(model: &Model, splits: &Splits, config: &Config) -> Result<Checkpoint> {
+pub fn describe(model: &Model, classes: &[String], normalization: &Normalization, config: &Config) -> Result<Checkpoint> {
     let mut saved = Checkpoint::default();
     for (name, tensor) in model.params.state() {
         saved.tensors.insert(name.into(), keep(tensor)?);
     }
-    let Normalization { mean, std } = &splits.normalization;
+    let Normalization { mean, std } = normalization;
     for (key, value) in [
         ("cugrad", env!("CARGO_PKG_VERSION").to_string()),
         ("model", model.name.clone()),
-        ("classes", json(&splits.train.classes)?),
+        ("classes", json(&classes)?),
         ("normalization", json(&(mean, std))?),
         ("config", json(config)?),
     ] {
@@ -71,10 +71,10 @@ pub fn load_model(model: &mut Model, saved: &Checkpoint) -> Result<()> {
 
 /// What is kept under a key of a checkpoint.
 fn read<T: serde::de::DeserializeOwned>(path: &Path, saved: &Checkpoint, key: &str) -> Result<T> {
-    let text = saved
-        .meta
-        .get(key)
-        .ok_or_else(|| Error::run(format!("{}: was not written by cugrad: it has no '{key}' in its metadata", path.display())))?;
+    let text = saved.meta.get(key).ok_or_else(|| {
+        Error::run(format!("{}: was not written by cugrad: it has no '{key}' in its metadata", path.display()))
+            .hint("say which network its weights are of: cugrad import FILE --model NAME -o checkpoint.safetensors")
+    })?;
     serde_json::from_str(text).map_err(|e| Error::run(format!("{}: its '{key}' cannot be read: {e}", path.display())))
 }
 
@@ -97,15 +97,19 @@ pub struct Trained {
 }
 
 impl Trained {
-    /// Builds the network that a checkpoint describes, on `device`.
+    /// Builds the network that a checkpoint describes, on `device`, in the precision it was trained in.
     pub fn load(path: &Path, saved: &Checkpoint, device: Device) -> Result<Trained> {
+        Self::load_in(path, saved, device, None)
+    }
+
+    /// The same in another precision.
+    pub fn load_in(path: &Path, saved: &Checkpoint, device: Device, dtype: Option<DType>) -> Result<Trained> {
         let config: Config = read(path, saved, "config")?;
         let classes = classes(path, saved)?;
         let (mean, std): (Vec<f32>, Vec<f32>) = read(path, saved, "normalization")?;
-        let mut model = Model::build(
-            &config.model,
-            &Options { classes: classes.len(), size: config.size()?, dtype: config.dtype()?, device, ..Options::default() },
-        )?;
+        let dtype = dtype.map_or_else(|| config.dtype(), Ok)?;
+        let options = Options { classes: classes.len(), size: config.size()?, dtype, device, ..Options::default() };
+        let mut model = Model::build(&config.model, &options)?;
         load_model(&mut model, saved)?;
         if mean.len() != std.len() || ![1, model.input[0]].contains(&mean.len()) {
             return Err(Error::run(format!("{}: its 'normalization' does not fit model '{}'", path.display(), model.name)));

@@ -178,7 +178,7 @@ impl<'a> Trainer<'a> {
 
     /// Everything that is needed to go on, and to use the network.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
-        let mut saved = describe(&self.model, self.splits, &self.config)?;
+        let mut saved = describe(&self.model, &self.splits.train.classes, &self.splits.normalization, &self.config)?;
         for (name, tensor) in self.optimizer.state() {
             saved.tensors.insert(name, keep(tensor)?);
         }

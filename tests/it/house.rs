@@ -10,7 +10,8 @@ use std::path::Path;
 use std::process::Command;
 
 /// Modules in the order in which they build on each other: each may use itself and those before it.
-const ORDER: [&str; 13] = ["error", "disk", "device", "tensor", "autograd", "ops", "nn", "optim", "models", "data", "train", "plot", "cli"];
+const ORDER: [&str; 14] =
+    ["error", "disk", "device", "tensor", "autograd", "ops", "nn", "optim", "models", "data", "train", "export", "plot", "cli"];
 
 /// What stands at the root of the crate without being a module: macros, and the names of `error`.
 const ROOT: [&str; 5] = ["simd", "dispatch", "Error", "Kind", "Result"];

@@ -6,6 +6,7 @@ mod conv;
 mod cuda;
 mod data;
 mod device;
+mod export;
 mod golden;
 mod gradients;
 mod house;
