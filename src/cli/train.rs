@@ -40,7 +40,8 @@ pub struct Train {
     /// On a GPU, launch every kernel of a step by itself instead of replaying a captured step (same bits, slower)
     #[arg(long)]
     no_capture: bool,
-    /// Move training pictures by up to so many pixels, and mirror half of them: none, shift:2, flip, or shift:2,flip [default: none]
+    /// Change training pictures at random: none, or some of crop:4, flip, rotate:15, translate:0.1, scale:0.1, shear:10, elastic:34:4,
+    /// erase:0.5, sharpen:1, with commas between [default: none]
     #[arg(long)]
     augment: Option<String>,
     /// f32, bf16 or f16: type of activations and working weights [default: f32]

@@ -2,11 +2,13 @@
 //!
 //! A picture is bytes until here. Each byte goes through a table of 256 normalised values (one table a channel), straight into
 //! its image's lane. Grey pictures feed a network that takes colour by repeating their one channel; pictures smaller than the
-//! network's input are centred on black.
+//! network's input are centred on black. Pictures that are augmented by more than whole pixels are no bytes any more: their levels are
+//! multiplied and added to instead (`augment/resample.rs`).
 //!
 //! On a GPU all pictures, labels and tables are uploaded once, and a kernel makes the batches: which images it takes stands in device
 //! memory, so that a captured step takes others each time it is replayed. Read next: `train/mod.rs`.
 
+use super::augment::resample::{Resample, Target};
 use super::augment::{Augment, Move};
 use super::{Dataset, Normalization};
 use crate::device::Device;
@@ -14,7 +16,7 @@ use crate::device::cuda::kernels::batch::{self as kernel, Pictures};
 use crate::device::cuda::{Const, Launch};
 use crate::dispatch;
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Element, L, Spec, Tensor};
+use crate::tensor::{DType, Element, L, Spec, Stored, Tensor};
 use rayon::prelude::*;
 
 /// Makes batches of one data set for one network.
@@ -23,6 +25,8 @@ pub struct Loader<'a> {
     data: &'a Dataset,
     /// For each input channel of the network: the normalised value of each byte.
     tables: Vec<[f64; 256]>,
+    /// The same for any level v, 0 black to 255 white: v · gain + offset.
+    lines: Vec<[f64; 2]>,
     /// Channels, height, width that the network takes.
     input: [usize; 3],
     dtype: DType,
@@ -39,6 +43,8 @@ struct Resident {
     labels: Tensor,
     /// `[channels, 256]` in the type of sums.
     tables: Tensor,
+    /// `[channels, 2]` in the type of sums.
+    lines: Tensor,
 }
 
 impl<'a> Loader<'a> {
@@ -52,20 +58,22 @@ impl<'a> Loader<'a> {
             ))
             .hint("choose another --model or --data"));
         }
-        let table = |c: usize| {
+        let of = |c: usize| {
             let c = c.min(data.channels - 1);
-            let (mean, std) = (f64::from(normalization.mean[c]), f64::from(normalization.std[c]));
-            std::array::from_fn(|v| (v as f64 / 255.0 - mean) / std)
+            (f64::from(normalization.mean[c]), f64::from(normalization.std[c]))
         };
-        let tables: Vec<[f64; 256]> = (0..c).map(table).collect();
+        let table = |(mean, std): (f64, f64)| std::array::from_fn(|v| (v as f64 / 255.0 - mean) / std);
+        let tables: Vec<[f64; 256]> = (0..c).map(of).map(table).collect();
+        let lines: Vec<[f64; 2]> = (0..c).map(of).map(|(mean, std)| [1.0 / (255.0 * std), -mean / std]).collect();
         let resident = (device != Device::Cpu).then(|| {
             let mut images = Tensor::new(Spec::rows([data.len(), data.channels, data.height, data.width], DType::U8));
             images.data_mut::<u8>().copy_from_slice(&data.images);
             let labels = Tensor::from_values(Spec::rows([data.len()], DType::I32).on(device), &data.labels);
             let tables = Tensor::from_values(Spec::rows([c, 256], dtype.acc()).on(device), tables.as_flattened());
-            Resident { images: images.to(device), labels, tables }
+            let lines = Tensor::from_values(Spec::rows([c, 2], dtype.acc()).on(device), lines.as_flattened());
+            Resident { images: images.to(device), labels, tables, lines }
         });
-        Ok(Self { data, tables, input, dtype, device, resident })
+        Ok(Self { data, tables, lines, input, dtype, device, resident })
     }
 
     /// The data set.
@@ -82,7 +90,7 @@ impl<'a> Loader<'a> {
     /// On a GPU, the `n` pictures whose numbers stand in `order` from `place[1]` on, and their labels. To learn from, the pictures are
     /// augmented by the draws of `seed` and `step` (low and high word).
     pub fn gather(&self, order: &Tensor, place: &Tensor, n: usize, draws: Option<(Augment, u64, &Tensor)>) -> Result<(Tensor, Tensor)> {
-        let Some(Resident { images, labels, tables }) = &self.resident else {
+        let Some(Resident { images, labels, tables, lines }) = &self.resident else {
             return Err(Error::device("only a data set on a GPU can be gathered from"));
         };
         let [c, h, w] = self.input;
@@ -97,8 +105,12 @@ impl<'a> Loader<'a> {
         let [c, h, w, dc, dh, dw, top, left, shift] = [c, h, w, dc, dh, dw, top, left, augment.shift].map(|d| d as i32);
         let d = Pictures { c, h, w, dc, dh, dw, top, left, shift, flip: augment.flip.into(), seed };
         let (images, labels, order, place) = (images.cuda(), labels.cuda(), order.cuda(), place.cuda());
-        dispatch!(self.dtype, T => {
-            kernel::gather::<T>(at, images, labels, order, place, step, tables.cuda(), x.cuda_mut(), t.cuda_mut(), d, n as i32)?
+        let ranges = augment.ranges([self.data.height, self.data.width]);
+        dispatch!(self.dtype, T => match augment.keeps_bytes() {
+            true => kernel::gather::<T>(at, images, labels, order, place, step, tables.cuda(), x.cuda_mut(), t.cuda_mut(), d, n as i32)?,
+            false => {
+                kernel::resample::<T>(at, images, labels, order, place, step, lines.cuda(), x.cuda_mut(), t.cuda_mut(), d, ranges, n as i32)?
+            }
         });
         Ok((x, t))
     }
@@ -114,15 +126,30 @@ impl<'a> Loader<'a> {
 
     /// On the CPU, the same to learn from: augmented by the draws of `seed` and `step`.
     pub fn batch_to_learn(&self, numbers: &[u32], augment: Augment, seed: u64, step: u64) -> (Tensor, Tensor) {
-        self.gather_here(numbers, &|i| (!augment.is_none()).then(|| augment.draw(seed, step, i)))
+        if augment.keeps_bytes() {
+            return self.gather_here(numbers, &|i| (!augment.is_none()).then(|| augment.draw(seed, step, i)));
+        }
+        let resample = Resample::new(augment, [self.data.height, self.data.width], seed, step);
+        let mut x = self.empty(numbers.len());
+        dispatch!(self.dtype, T => self.fill_between::<T>(numbers, &resample, x.lanes_mut()));
+        (x, self.labels(numbers))
     }
 
     fn gather_here(&self, numbers: &[u32], moves: &(dyn Fn(usize) -> Option<Move> + Sync)) -> (Tensor, Tensor) {
-        let [c, h, w] = self.input;
-        let mut x = Tensor::new(Spec::lanes([numbers.len(), c, h, w], self.dtype));
+        let mut x = self.empty(numbers.len());
         dispatch!(self.dtype, T => self.fill::<T>(numbers, moves, x.lanes_mut()));
+        (x, self.labels(numbers))
+    }
+
+    /// A batch of `n` to be written, on the CPU.
+    fn empty(&self, n: usize) -> Tensor {
+        let [c, h, w] = self.input;
+        Tensor::new(Spec::lanes([n, c, h, w], self.dtype))
+    }
+
+    fn labels(&self, numbers: &[u32]) -> Tensor {
         let labels: Vec<i32> = numbers.iter().map(|&i| i32::from(self.data.labels[i as usize])).collect();
-        (x, Tensor::from_values(Spec::rows([numbers.len()], DType::I32), &labels))
+        Tensor::from_values(Spec::rows([numbers.len()], DType::I32), &labels)
     }
 
     /// x [G][C][H][W] lanes; lanes without an image are black.
@@ -156,6 +183,46 @@ impl<'a> Loader<'a> {
             }
         });
     }
+
+    /// The same for pictures that are sampled between their pixels.
+    fn fill_between<T: Element>(&self, numbers: &[u32], resample: &Resample, x: &mut [[T; L]]) {
+        let [c, h, w] = self.input;
+        let Dataset { channels, height, width, .. } = *self.data;
+        let plane = height * width;
+        let corner = (h - height) / 2 * w + (w - width) / 2;
+        let lines: Vec<[T::Acc; 2]> = self.lines.iter().map(|line| line.map(T::Acc::from_f64)).collect();
+        x.par_chunks_mut(c * h * w).zip(numbers.par_chunks(L)).enumerate().for_each_init(
+            || resample.scratch(),
+            |scratch, (g, (x, numbers))| {
+                if numbers.len() < L || plane < h * w {
+                    for (x, [_, offset]) in x.chunks_mut(h * w).zip(&lines) {
+                        x.fill([T::down(*offset); L]);
+                    }
+                }
+                for (lane, &i) in numbers.iter().enumerate() {
+                    let drawn = resample.place(g * L + lane, scratch);
+                    for (ch, &[gain, offset]) in lines.iter().enumerate() {
+                        // Grey is laid out once for all channels.
+                        if ch < channels {
+                            resample.lay_out(&self.data.image(i as usize)[ch * plane..][..plane], &drawn, scratch);
+                        }
+                        let to = Target { first: ch * h * w + corner, stride: w, lane, gain, offset };
+                        resample.write(&drawn, scratch, to, x);
+                    }
+                }
+            },
+        );
+    }
+}
+
+/// Images of a data set as they would be learned from, `[channels][height][width]` bytes each: those with these numbers, augmented by the draws of
+/// `seed` and `step`.
+pub fn preview(data: &Dataset, numbers: &[u32], augment: Augment, seed: u64, step: u64) -> Result<Vec<Vec<u8>>> {
+    let plain = Normalization { mean: vec![0.0; data.channels], std: vec![1.0; data.channels] };
+    let loader = Loader::new(data, &plain, [data.channels, data.height, data.width], DType::F32, Device::Cpu)?;
+    let (x, _) = loader.batch_to_learn(numbers, augment, seed, step);
+    let bytes: Vec<u8> = x.values().iter().map(|v| (v * 255.0).round() as u8).collect();
+    Ok(bytes.chunks(data.image_len()).map(<[u8]>::to_vec).collect())
 }
 
 #[cfg(test)]
@@ -185,6 +252,16 @@ mod tests {
             numbers.iter().flat_map(|&i| set.image(i as usize)).map(|&b| (f64::from(b) / 255.0 - 0.25) / 0.5).collect();
         assert_eq!(x.values(), expected);
         assert_eq!(labels.values(), numbers.iter().map(|i| f64::from(i % 10)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_preview_is_bytes_again() {
+        let set = data(3, 4, 5, 9);
+        let all = |augment: &str| preview(&set, &[8, 0, 3], augment.parse().unwrap(), 1, 2).unwrap();
+        assert_eq!(all("none"), [8, 0, 3].map(|i| set.image(i).to_vec()));
+        assert_eq!(all("erase:0.001"), all("none"));
+        let erased = all("erase:1");
+        assert!(erased != all("none") && erased.iter().all(|image| image.len() == 60 && image.contains(&0)));
     }
 
     #[test]

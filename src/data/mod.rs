@@ -5,7 +5,7 @@
 //! * [`dataset`]: a data set in memory, its checks, its statistics, the orders to read it in
 //! * [`idx`], [`source`], [`download`]: MNIST's format, the sets known by name, and how their files travel; [`cifar`]: CIFAR-10
 //! * [`mod@synthetic`]: digits drawn by the program, for machines without data or network
-//! * [`augment`]: pictures moved and mirrored, so that no two epochs see the same
+//! * [`augment`]: pictures moved, turned, bent and mirrored, so that no two epochs see the same
 //! * [`picture`]: a photo or drawing of a digit, made to look like MNIST
 //! * [`reshape`]: any picture in the size and colours that a network takes
 //! * `pictures`, `folder`, `list`, `split`, `cache`: one's own pictures, from a folder or a list file
@@ -36,7 +36,7 @@ use std::str::FromStr;
 
 pub use augment::Augment;
 pub use dataset::{Dataset, Normalization, Splits, permutation, validation_split};
-pub use loader::Loader;
+pub use loader::{Loader, preview};
 pub use picture::read_digit;
 pub use pictures::{lists, write_lists};
 pub use reshape::read_picture;

@@ -45,7 +45,7 @@ pub struct Config {
     pub schedule: String,
     /// Share of each target that is spread over all classes.
     pub label_smoothing: f64,
-    /// What is done to training pictures: `none`, `shift:2`, `flip` or both.
+    /// What is done to training pictures: `none`, or as in `rotate:10,translate:0.1`.
     pub augment: String,
     /// Type of activations and working weights: `f32`, `bf16` or `f16`.
     pub precision: String,

@@ -121,8 +121,12 @@ pub fn different(a: &State, b: &State) -> Vec<String> {
 fn captured_steps_equal_eager_steps_bit_for_bit() {
     let splits = synthetic(170, 4, 3);
     // The first draws dropout masks, the second has batch norms, the third a loss scale.
-    for (model, precision) in [("mnist-cnn-fixed", "f32"), ("lenet-bn3", "bf16"), ("lenet", "f16")] {
-        let config = Config { augment: "shift:2,flip".into(), ..config(model, precision) };
+    for (model, precision, augment) in [
+        ("mnist-cnn-fixed", "f32", "shift:2,flip"),
+        ("lenet-bn3", "bf16", "rotate:15,scale:0.1,erase:0.3"),
+        ("lenet", "f16", "crop:2,elastic:34:4"),
+    ] {
+        let config = Config { augment: augment.into(), ..config(model, precision) };
         let run = |capture, interrupt| train(&config, &splits, Place { device: device::open(), capture }, interrupt);
         let (captured, eager, again) = (run(true, None), run(false, None), run(true, None));
         assert_eq!(different(&captured, &eager), [""; 0], "{model}: captured and eager");
@@ -153,7 +157,8 @@ fn steps_that_overflow_are_left_out_alike_and_after_a_stop_too() {
 #[test]
 fn a_run_on_a_gpu_follows_the_cpu() {
     let splits = synthetic(150, 4, 5);
-    let config = Config { optimizer: "sgd".into(), momentum: Some(0.9), lr: 0.02, augment: "shift:2".into(), ..config("lenet", "f32") };
+    let config =
+        Config { optimizer: "sgd".into(), momentum: Some(0.9), lr: 0.02, augment: "shift:2,rotate:10".into(), ..config("lenet", "f32") };
     let there = train(&config, &splits, Place { device: device::open(), capture: true }, None);
     let here = train(&config, &splits, Place::CPU, None);
     for ((name, a), (_, b)) in there.iter().zip(&here) {

@@ -214,6 +214,17 @@ fn pictures(channels: usize, height: usize, width: usize, n: usize) -> Dataset {
     }
 }
 
+/// Each augmentation, and all together.
+const AUGMENTED: [&str; 7] = [
+    "shift:2,flip",
+    "rotate:30,translate:0.1",
+    "scale:0.3,shear:20",
+    "elastic:20:2",
+    "erase:0.9",
+    "sharpen:5",
+    "crop:2,flip,rotate:180,translate:0.2,scale:0.5,shear:30,elastic:34:4,erase:0.5,sharpen:2",
+];
+
 /// Grey and colour, repeated and centred; less than a group of images and more; all of an epoch in batches, and some by number.
 #[test]
 fn batches_are_gathered_to_the_same_bits() {
@@ -236,11 +247,14 @@ fn batches_are_gathered_to_the_same_bits() {
                 assert_eq!(bits(&device_x), bits(&x), "{what}");
                 let (by_number, _) = there.batch(&numbers[first..first + n]).unwrap();
                 assert_eq!(bits(&by_number), bits(&x), "{what}");
-                let augment = Augment { shift: 2, flip: true };
-                let (moved, _) = here.batch_to_learn(&numbers[first..first + n], augment, 9, step as u64);
-                let (device_moved, _) = there.gather(&order, &clock.place, n, Some((augment, 9, &clock.step))).unwrap();
-                assert_eq!(bits(&device_moved), bits(&moved), "{what}, augmented");
-                assert_ne!(bits(&moved), bits(&x), "{what}");
+                for augment in AUGMENTED {
+                    let draws: Augment = augment.parse().unwrap();
+                    let (moved, _) = here.batch_to_learn(&numbers[first..first + n], draws, 9, step as u64);
+                    let (device_moved, labels) = there.gather(&order, &clock.place, n, Some((draws, 9, &clock.step))).unwrap();
+                    assert_eq!(bits(&device_moved), bits(&moved), "{what}, {augment}");
+                    assert_eq!(labels.values(), device_labels.values(), "{what}, {augment}");
+                    assert_ne!(bits(&moved), bits(&x), "{what}, {augment}");
+                }
                 clock.advance(n).unwrap();
                 first += n;
             }
