@@ -94,7 +94,7 @@ impl Worker {
             return self.model.logits(x).map(drop);
         }
         let setting = Setting { lr: LR, label_smoothing: 0.0, seed: 0 };
-        train_step(&mut self.model, &mut self.optimizer, &mut self.clock, &mut self.totals, x, labels, &setting)
+        train_step(&mut self.model, &mut self.optimizer, &mut self.clock, &mut self.totals, (x, labels), &setting, None)
     }
 
     /// Whole steps until so much time has passed, and one at least.

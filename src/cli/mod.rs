@@ -9,6 +9,7 @@ mod data;
 mod data_args;
 mod doctor;
 mod eval;
+mod others;
 mod predict;
 mod progress;
 mod summary;
@@ -45,6 +46,8 @@ const BUILD: &str = concat!(
 enum Command {
     /// Train a network; keeps checkpoints and metrics in a run directory
     Train(Box<train::Train>),
+    /// Train a network to imitate another: train with a --teacher
+    Distill(Box<train::Train>),
     /// Judge a checkpoint on the test images: accuracy, report by class, confusion matrix
     Eval(eval::Eval),
     /// Say which digit a picture (PNG, JPEG or BMP) shows
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
     let command = Cli::parse().command;
     let result = device::start_threads(0).and_then(|()| match command {
         Command::Train(command) => command.run(),
+        Command::Distill(command) => command.distill(),
         Command::Eval(command) => command.run(),
         Command::Predict(command) => command.run(),
         Command::Data(command) => command.run(),

@@ -3,6 +3,7 @@
 //! Flags override `--config`, which overrides the defaults in `train/config.rs`. Read next: `eval.rs`.
 
 use super::data_args::same_classes;
+use super::others::Others;
 use super::progress::{Show, Terminal};
 use super::{DataArgs, print, remark};
 use crate::data::{Loader, Source};
@@ -11,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::train::step::evaluate;
 use crate::train::trained::classes;
 use crate::train::trainer::{EVAL_BATCH, Place};
-use crate::train::{Checkpoint, Config, Record, RunDir, Running, Trainer, Transfer};
+use crate::train::{Checkpoint, Config, Record, RunDir, Running, Teacher, Trainer, Transfer};
 use clap::Args;
 use serde_json::json;
 use std::fmt;
@@ -82,12 +83,8 @@ pub struct Train {
     /// Share of the training images set aside to choose the best checkpoint by [default: 0.05]
     #[arg(long)]
     val_split: Option<f64>,
-    /// Begin with a checkpoint's weights where names and shapes fit, its network being the default of --model
-    #[arg(long, value_name = "CHECKPOINT")]
-    init_from: Option<PathBuf>,
-    /// Parameters that keep their values: patterns of their names such as 'conv1.*', separated by commas
-    #[arg(long, value_name = "PATTERNS", value_delimiter = ',')]
-    freeze: Option<Vec<String>>,
+    #[command(flatten)]
+    others: Others,
     /// Run directory [default: runs/<time>-<model>, or that of --resume]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -103,6 +100,14 @@ pub struct Train {
 }
 
 impl Train {
+    /// Runs `cugrad distill`: the same with a teacher.
+    pub fn distill(self) -> Result<()> {
+        if self.others.teacher.is_none() && self.resume.is_none() && self.config.is_none() {
+            return Err(Error::usage("cugrad distill needs a teacher").hint("give --teacher a run's best.safetensors"));
+        }
+        self.run()
+    }
+
     /// Runs the command.
     pub fn run(self) -> Result<()> {
         let done = self.train(if self.json { Show::Json } else { Show::Lines }, None)?;
@@ -122,14 +127,25 @@ impl Train {
         };
         let mut config = self.choose(saved.as_ref())?;
         config.check()?;
-        let (data, splits) = self.data_args.load(&config)?;
+        let (data, mut splits) = self.data_args.load(&config)?;
         config.data = data;
 
         let source: Source = config.data.parse()?;
         if config.augment()?.flip && source.is_white_on_black() && source != Source::Fashion {
             remark("note: --augment flip mirrors half of the pictures, and a mirrored digit or letter is another sign");
         }
+        let teacher = match &config.teacher {
+            Some(path) => {
+                let teacher = Teacher::load(path, &config, device)?;
+                same_classes(&splits.train.classes, &teacher.classes, path)?;
+                Some(teacher)
+            }
+            None => None,
+        };
+        // Both are shown the same pictures.
+        splits.normalization = teacher.as_ref().map_or(splits.normalization, |teacher| teacher.normalization.clone());
         let mut trainer = Trainer::new(config.clone(), &splits, place)?;
+        teacher.map_or(Ok(()), |teacher| trainer.teach(teacher))?;
         match (&saved, &config.init_from) {
             (Some((path, saved)), _) => {
                 trainer.resume(saved, path)?;
@@ -204,7 +220,7 @@ impl Train {
             (None, None) => Config::default(),
         };
         // A network that begins with a checkpoint's weights is of its kind, if nothing else is said.
-        if let (None, None, None, Some(path)) = (saved, &self.config, &self.model, &self.init_from) {
+        if let (None, None, None, Some(path)) = (saved, &self.config, &self.model, &self.others.init_from) {
             config.model = Checkpoint::load(path)?.meta.remove("model").unwrap_or(config.model);
         }
         let before = config.clone();
@@ -233,8 +249,7 @@ impl Train {
         set(&mut config.seed, &self.seed);
         set(&mut config.limit, &self.limit.map(Some));
         set(&mut config.val_split, &self.val_split);
-        set(&mut config.init_from, &self.init_from.clone().map(Some));
-        set(&mut config.freeze, &self.freeze);
+        self.others.set(&mut config);
         config.nesterov |= self.nesterov;
         let own = |data: &str| data.parse().is_ok_and(|source: Source| source.is_own());
         let data = if own(&config.data) && own(&before.data) { &before.data } else { &config.data }.clone();

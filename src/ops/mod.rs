@@ -23,6 +23,7 @@ pub mod relu;
 pub mod softmax;
 mod taps;
 mod tile;
+pub mod weighted_sum;
 mod window;
 mod winograd;
 
@@ -49,6 +50,7 @@ pub fn cases() -> Vec<Case> {
         softmax::cases(),
         cross_entropy::cases(),
         kl_div::cases(),
+        weighted_sum::cases(),
     ]
     .concat()
 }

@@ -62,6 +62,13 @@ pub struct Config {
     /// Patterns of the names of parameters that keep their values.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub freeze: Vec<String>,
+    /// A checkpoint whose network is imitated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<PathBuf>,
+    /// What the logits of both are divided by, for that.
+    pub temperature: f64,
+    /// The teacher's share of the loss.
+    pub distill_alpha: f64,
 }
 
 impl Default for Config {
@@ -87,6 +94,9 @@ impl Default for Config {
             val_split: 0.05,
             init_from: None,
             freeze: Vec::new(),
+            teacher: None,
+            temperature: 4.0,
+            distill_alpha: 0.9,
         }
     }
 }
@@ -119,6 +129,10 @@ impl Config {
         within("weight-decay", self.weight_decay, 0.0..1e6)?;
         within("label-smoothing", self.label_smoothing, 0.0..1.0)?;
         within("val-split", self.val_split, 0.0..1.0)?;
+        within("temperature", self.temperature, 1e-3..1e4)?;
+        if !(0.0..=1.0).contains(&self.distill_alpha) {
+            return Err(Error::usage(format!("--distill-alpha must be from 0 to 1, not {}", self.distill_alpha)));
+        }
         self.rule()?;
         self.schedule()?;
         self.dtype()?;

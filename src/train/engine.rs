@@ -5,6 +5,7 @@
 //! few numbers after a stretch of steps ([`Engine::read`]). A batch of another size (the last of an epoch) runs eagerly: that gives
 //! the same bits, as a graph only repeats what was launched. Read next: `trainer.rs`.
 
+use super::distill::Teacher;
 use super::metrics::Running;
 use super::step::{Setting, totals, train_step};
 use crate::data::{Augment, Loader};
@@ -92,18 +93,27 @@ impl<'a> Engine<'a> {
         self.order.0 = order;
     }
 
-    /// One step on the images `range` of the order; `full`: it has as many as most steps have.
-    pub fn step(&mut self, model: &mut Model, optimizer: &mut Optimizer, range: Range<usize>, full: bool, s: &Setting) -> Result<()> {
+    /// One step on the images `range` of the order; `full`: it has as many as most steps have. The teacher, if there is one, is the same
+    /// in all steps.
+    pub fn step(
+        &mut self,
+        model: &mut Model,
+        optimizer: &mut Optimizer,
+        range: Range<usize>,
+        full: bool,
+        s: &Setting,
+        mut teacher: Option<&mut Teacher>,
+    ) -> Result<()> {
         let Self { loader, clock, totals, order, augment, capture, stage, .. } = self;
         let n = range.len();
         let Some(there) = &order.1 else {
-            let (x, labels) = loader.batch_to_learn(&order.0[range], *augment, s.seed, clock.number());
-            return train_step(model, optimizer, clock, totals, x, labels, s);
+            let batch = loader.batch_to_learn(&order.0[range], *augment, s.seed, clock.number());
+            return train_step(model, optimizer, clock, totals, batch, s, teacher);
         };
         let device = model.device;
         let mut eager = || {
-            let (x, labels) = loader.gather(there, &clock.place, n, Some((*augment, s.seed, &clock.step)))?;
-            train_step(model, optimizer, clock, totals, x, labels, s)
+            let batch = loader.gather(there, &clock.place, n, Some((*augment, s.seed, &clock.step)))?;
+            train_step(model, optimizer, clock, totals, batch, s, teacher.as_deref_mut())
         };
         if !*capture || !full {
             return eager();

@@ -2,6 +2,7 @@
 //!
 //! Read next: `engine.rs`, which runs steps on a device and captures them; `trainer.rs`, which repeats them.
 
+use super::distill::Teacher;
 use super::metrics::Running;
 use crate::autograd::Tape;
 use crate::data::Loader;
@@ -22,25 +23,29 @@ pub struct Setting {
     pub seed: u64,
 }
 
-/// Runs the network on a batch, back-propagates the mean cross-entropy, and updates the weights.
+/// Runs the network on a batch, back-propagates the mean cross-entropy (or, with a teacher, the loss of `distill.rs`), and updates the weights.
 ///
-/// x `[N,C,H,W]` in lanes, labels `[N]` in i32. Adds the sum of the losses, the hits and the images of the batch to `totals`, f64 `[3]`.
+/// `batch` is x `[N,C,H,W]` in lanes and labels `[N]` in i32. Adds the sum of the losses, the hits and the images of the batch to `totals`, f64 `[3]`.
 /// On a GPU nothing here waits for it or reads from it, so the whole step can be captured.
 pub fn train_step(
     model: &mut Model,
     optimizer: &mut Optimizer,
     clock: &mut Clock,
     totals: &mut Tensor,
-    x: Tensor,
-    labels: Tensor,
+    batch: (Tensor, Tensor),
     s: &Setting,
+    teacher: Option<&mut Teacher>,
 ) -> Result<()> {
+    let (pictures, labels) = batch;
     let n = labels.shape().count();
     let mut tape = Tape::new();
-    let x = tape.input(x);
+    let x = tape.input(pictures.clone());
     let target = tape.input(labels);
     let logits = model.train(&mut tape, x, s.seed, clock.step.clone())?;
-    let loss = tape.apply(CrossEntropy { reduction: Reduction::Mean, label_smoothing: s.label_smoothing }, &[logits, target])?;
+    let mut loss = tape.apply(CrossEntropy { reduction: Reduction::Mean, label_smoothing: s.label_smoothing }, &[logits, target])?;
+    if let Some(teacher) = teacher {
+        loss = teacher.judge(&mut tape, pictures, logits, loss)?;
+    }
     cross_entropy::accumulate(tape.value(loss), n as f64, tape.value(logits), tape.value(target), totals)?;
     model.params.gradients.clear();
     let seed = clock.seed(tape.spec(loss))?;

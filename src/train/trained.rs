@@ -99,13 +99,17 @@ pub struct Trained {
 impl Trained {
     /// Builds the network that a checkpoint describes, on `device`.
     pub fn load(path: &Path, saved: &Checkpoint, device: Device) -> Result<Trained> {
+        Self::load_as(path, saved, None, device)
+    }
+
+    /// The same, to compute in another type than it was trained in.
+    pub fn load_as(path: &Path, saved: &Checkpoint, dtype: Option<DType>, device: Device) -> Result<Trained> {
         let config: Config = read(path, saved, "config")?;
         let classes = classes(path, saved)?;
         let (mean, std): (Vec<f32>, Vec<f32>) = read(path, saved, "normalization")?;
-        let mut model = Model::build(
-            &config.model,
-            &Options { classes: classes.len(), size: config.size()?, dtype: config.dtype()?, device, ..Options::default() },
-        )?;
+        let dtype = dtype.map_or_else(|| config.dtype(), Ok)?;
+        let choices = Options { classes: classes.len(), size: config.size()?, dtype, device, ..Options::default() };
+        let mut model = Model::build(&config.model, &choices)?;
         load_model(&mut model, saved)?;
         if mean.len() != std.len() || ![1, model.input[0]].contains(&mean.len()) {
             return Err(Error::run(format!("{}: its 'normalization' does not fit model '{}'", path.display(), model.name)));

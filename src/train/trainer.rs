@@ -6,6 +6,7 @@
 
 use super::checkpoint::{self, Array, Checkpoint};
 use super::config::Config;
+use super::distill::Teacher;
 use super::engine::Engine;
 use super::metrics::Running;
 use super::rundir::{Record, RunDir};
@@ -121,6 +122,7 @@ pub struct Trainer<'a> {
     val: Vec<u32>,
     /// The network.
     pub model: Model,
+    teacher: Option<Teacher>,
     optimizer: Optimizer,
     scheduler: Scheduler,
     place: Place,
@@ -146,7 +148,14 @@ impl<'a> Trainer<'a> {
         let optimizer = Optimizer::new(config.rule()?, &model.params);
         let steps = cut(train.len(), config.batch).len() as u64;
         let scheduler = Scheduler::new(config.schedule()?, config.lr, config.epochs, steps);
-        Ok(Self { config, splits, train, val, model, optimizer, scheduler, place, progress: Progress::default() })
+        Ok(Self { config, splits, train, val, model, teacher: None, optimizer, scheduler, place, progress: Progress::default() })
+    }
+
+    /// Lets the network learn from another, too: that of the configuration's `teacher`. The data must be normalised as they were for it.
+    pub fn teach(&mut self, teacher: Teacher) -> Result<()> {
+        teacher.check(&self.model)?;
+        self.teacher = Some(teacher);
+        Ok(())
     }
 
     /// Goes on where a checkpoint stopped. The trainer must have been made from the checkpoint's configuration.
@@ -279,7 +288,7 @@ impl<'a> Trainer<'a> {
             self.optimizer.set_momentum(momentum);
         }
         let full = range.len() == batch;
-        engine.step(&mut self.model, &mut self.optimizer, range, full, &Setting { lr, label_smoothing, seed })?;
+        engine.step(&mut self.model, &mut self.optimizer, range, full, &Setting { lr, label_smoothing, seed }, self.teacher.as_mut())?;
         self.progress.step += 1;
         self.progress.step_in_epoch += 1;
         Ok(lr)

@@ -13,7 +13,7 @@ use cugrad::ops::{self, Case};
 use cugrad::optim::LossScale;
 use cugrad::tensor::{DType, Spec, Tensor};
 use cugrad::train::trainer::{Epoch, Place, Progress};
-use cugrad::train::{Array, Config, Observer, RunDir, Trainer};
+use cugrad::train::{Array, Config, Observer, RunDir, Teacher, Trainer};
 use rayon::prelude::*;
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,6 +58,15 @@ impl Observer for StopAfter<'_> {
     fn epoch(&mut self, _: &Epoch) {}
 }
 
+/// Hears nothing.
+pub struct Silent;
+
+impl Observer for Silent {
+    fn begin(&mut self, _: u64, _: &Progress) {}
+    fn step(&mut self, _: &Progress, _: f64) {}
+    fn epoch(&mut self, _: &Epoch) {}
+}
+
 /// Everything that a run leaves behind, to the last bit: weights, buffers, moments, counters.
 pub type State = Vec<(String, Vec<u64>)>;
 
@@ -90,10 +99,19 @@ pub fn train(config: &Config, splits: &Splits, place: Place, interrupt_after: Op
     train_from(config, splits, place, interrupt_after, None)
 }
 
+/// A run that is ready to go, with its teacher.
+fn begin<'a>(config: &Config, splits: &'a Splits, place: Place) -> Trainer<'a> {
+    let mut trainer = Trainer::new(config.clone(), splits, place).unwrap();
+    if let Some(path) = &config.teacher {
+        trainer.teach(Teacher::load(path, config, place.device).unwrap()).unwrap();
+    }
+    trainer
+}
+
 /// The same, beginning with a loss scale.
 fn train_from(config: &Config, splits: &Splits, place: Place, interrupt_after: Option<u64>, scale: Option<f64>) -> State {
     let folder = tempfile::tempdir().unwrap();
-    let mut trainer = Trainer::new(config.clone(), splits, place).unwrap();
+    let mut trainer = begin(config, splits, place);
     trainer.progress.loss_scale = scale.map(|scale| LossScale { scale, ..LossScale::default() });
     let stop = AtomicBool::new(false);
     let mut dir = RunDir::create(Some(folder.path().join("run")), "test").unwrap();
@@ -101,7 +119,7 @@ fn train_from(config: &Config, splits: &Splits, place: Place, interrupt_after: O
     if interrupt_after.is_some() {
         assert_eq!(first.unwrap_err().exit_code(), 130);
         let (path, saved) = (dir.last(), cugrad::train::Checkpoint::load(&dir.last()).unwrap());
-        trainer = Trainer::new(config.clone(), splits, place).unwrap();
+        trainer = begin(config, splits, place);
         trainer.resume(&saved, &path).unwrap();
         let stop = AtomicBool::new(false);
         trainer.run(&mut dir, &mut StopAfter(u64::MAX, &stop), &stop).unwrap();

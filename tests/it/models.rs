@@ -186,7 +186,7 @@ pub fn compare(name: &str, theirs: &Value, dtype: DType, device: Device) {
         for (step, theirs) in losses.iter().enumerate() {
             let setting = Setting { lr, label_smoothing: 0.0, seed: 0 };
             let (x, labels) = batch.clone();
-            train_step(&mut net, &mut optimizer, &mut clock, &mut totals, x, labels, &setting).unwrap();
+            train_step(&mut net, &mut optimizer, &mut clock, &mut totals, (x, labels), &setting, None).unwrap();
             let all = Running::read(&totals).unwrap();
             judge.like(all.since(&before).loss(), theirs, &format!("loss of step {step}"));
             before = all;
@@ -255,7 +255,7 @@ fn train(name: &str, n: u32, steps: u32, mut after: impl FnMut(&Model)) {
     for step in 0..steps {
         let (x, labels) = loader.batch(&(n * step..n * (step + 1)).collect::<Vec<_>>()).unwrap();
         let setting = Setting { lr: 0.05, label_smoothing: 0.0, seed: 3 };
-        train_step(&mut model, &mut optimizer, &mut clock, &mut totals, x, labels, &setting).unwrap();
+        train_step(&mut model, &mut optimizer, &mut clock, &mut totals, (x, labels), &setting, None).unwrap();
         after(&model);
     }
 }
