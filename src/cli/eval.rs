@@ -3,25 +3,24 @@
 //! Read next: `predict.rs`.
 
 use super::{DataArgs, print, remark};
-use crate::data::Loader;
 use crate::device::Device;
 use crate::error::Result;
-use crate::ops::cross_entropy;
-use crate::train::step::evaluate;
-use crate::train::trainer::EVAL_BATCH;
-use crate::train::{Checkpoint, Confusion, Trained};
+use crate::train::{Confusion, Ensemble, Judged, Views};
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Judge a checkpoint on the test images.
+/// Judge a network, or several together, on the test images.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  cugrad eval runs/20260101-120000-lenet/best.safetensors\n  cugrad eval last.safetensors --data fashion --json"
+    after_help = "Examples:\n  cugrad eval runs/20260101-120000-lenet/best.safetensors\n  cugrad eval last.safetensors --data fashion --json\n  cugrad eval runs/a/last.safetensors runs/b/last.safetensors runs/c/last.safetensors --vote"
 )]
 pub struct Eval {
-    /// A checkpoint, such as a run's best.safetensors
-    checkpoint: PathBuf,
+    /// Checkpoints, such as a run's best.safetensors; several judge together, by the mean of their probabilities
+    #[arg(required = true, value_name = "CHECKPOINT")]
+    checkpoints: Vec<PathBuf>,
+    #[command(flatten)]
+    together: Together,
     /// Data set [default: the one it was trained on]
     #[arg(long)]
     data: Option<String>,
@@ -38,27 +37,55 @@ pub struct Eval {
     json: bool,
 }
 
+/// How networks judge: together, and from how many views.
+#[derive(Debug, Args)]
+pub struct Together {
+    /// Several networks vote (ties go to the class with the higher mean probability)
+    #[arg(long)]
+    vote: bool,
+    /// Test-time augmentation: shift looks at each picture nine times, as it is and moved by one pixel in eight directions; or none
+    #[arg(long, default_value_t = Views::One)]
+    tta: Views,
+}
+
+impl Together {
+    /// Loads the networks of these checkpoints.
+    pub fn load(&self, checkpoints: &[PathBuf], device: Device) -> Result<Ensemble> {
+        Ensemble::load(checkpoints, self.vote, self.tta, device)
+    }
+}
+
 impl Eval {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
         let (device, why) = Device::open(&self.device)?;
         why.into_iter().for_each(remark);
-        let saved = Checkpoint::load(&self.checkpoint)?;
-        let Trained { mut model, classes, normalization, config } = Trained::load(&self.checkpoint, &saved, device)?;
+        let mut ensemble = self.together.load(&self.checkpoints, device)?;
+        let (classes, config) = (ensemble.members[0].classes.clone(), ensemble.members[0].config.clone());
         let (data, splits) = self.data_args.load_for(&config, &classes, self.data.as_deref(), self.limit)?;
-        let loader = Loader::new(&splits.test, &normalization, model.input, model.dtype, device)?;
-        let numbers: Vec<u32> = (0..splits.test.len() as u32).collect();
+        let Judged { sums, members, opinions } = ensemble.judge(&splits.test)?;
         let mut confusion = Confusion::new(classes.len());
-        let sums = evaluate(&mut model, &loader, &numbers, EVAL_BATCH, |labels, logits| {
-            let (truths, predictions) = (labels.fetch()?, cross_entropy::predictions(&logits.fetch()?));
-            truths.data::<i32>().iter().zip(predictions).try_for_each(|(&t, p)| confusion.add(t as usize, p as usize))
-        })?;
+        opinions.iter().zip(&splits.test.labels).try_for_each(|(o, &truth)| confusion.add(truth.into(), o.class))?;
         let report = confusion.report(&classes)?;
+        let names: Vec<&str> = ensemble.members.iter().map(|m| m.model.name.as_str()).collect();
         if self.json {
-            return print(json!({"checkpoint": self.checkpoint, "model": model.name, "data": data, "images": sums.samples(),
-                "accuracy": sums.accuracy(), "loss": sums.loss(), "report": report, "confusion": confusion}));
+            let mut said = json!({"data": data, "images": sums.samples(), "accuracy": sums.accuracy(), "loss": sums.loss(), "report": report,
+                "confusion": confusion, "tta": ensemble.views.to_string()});
+            match (&self.checkpoints[..], &names[..]) {
+                ([checkpoint], [name]) => (said["checkpoint"], said["model"]) = (json!(checkpoint), json!(name)),
+                (checkpoints, names) => {
+                    (said["checkpoints"], said["models"], said["vote"]) = (json!(checkpoints), json!(names), json!(ensemble.vote));
+                    said["members"] = json!(members);
+                }
+            }
+            return print(said);
         }
-        print(format_args!("{} on {data}, {} test images", model.name, sums.samples()))?;
+        print(format_args!("{} on {data}, {} test images{}", names.join(" + "), sums.samples(), ensemble.how()))?;
+        if members.len() > 1 {
+            for (path, accuracy) in self.checkpoints.iter().zip(members) {
+                print(format_args!("  {:.2}%  {}", 100.0 * accuracy, path.display()))?;
+            }
+        }
         print(format_args!("accuracy {:.2}%  mean loss {:.4}\n", 100.0 * sums.accuracy(), sums.loss()))?;
         print(&report)?;
         print("confusion matrix (rows: truth, columns: prediction)")?;

@@ -2,12 +2,12 @@
 //!
 //! Read next: `check.rs`.
 
+use super::eval::Together;
 use super::{print, remark};
-use crate::data::{Dataset, Loader, Source, read_digit, read_picture};
+use crate::data::{Dataset, Source, read_digit, read_picture};
 use crate::device::Device;
 use crate::error::Result;
-use crate::ops::softmax::Softmax;
-use crate::train::{Checkpoint, Trained};
+use crate::train::Opinion;
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
@@ -18,9 +18,11 @@ use std::path::PathBuf;
     after_help = "Pictures may have any size, colour and polarity: they are brought to MNIST's form first, or for a network that was trained on a folder, a list or CIFAR-10 to the size and colours that it takes.\n\nExample:\n  cugrad predict --checkpoint runs/20260101-120000-lenet/best.safetensors seven.png photo.jpg"
 )]
 pub struct Predict {
-    /// A checkpoint, such as a run's best.safetensors
-    #[arg(long)]
-    checkpoint: PathBuf,
+    /// A checkpoint, such as a run's best.safetensors; given several times, the networks judge together
+    #[arg(long, required = true, value_name = "CHECKPOINT")]
+    checkpoint: Vec<PathBuf>,
+    #[command(flatten)]
+    together: Together,
     /// PNG, JPEG or BMP files
     #[arg(required = true)]
     images: Vec<PathBuf>,
@@ -37,13 +39,13 @@ impl Predict {
     pub fn run(self) -> Result<()> {
         let (device, why) = Device::open(&self.device)?;
         why.into_iter().for_each(remark);
-        let saved = Checkpoint::load(&self.checkpoint)?;
-        let Trained { mut model, classes, normalization, config } = Trained::load(&self.checkpoint, &saved, device)?;
+        let mut ensemble = self.together.load(&self.checkpoint, device)?;
+        let first = &ensemble.members[0];
         // The network repeats a grey picture for its channels if it was trained on grey ones.
-        let (channels, [_, height, width]) = (normalization.mean.len(), model.input);
+        let (channels, [_, height, width], classes) = (first.normalization.mean.len(), first.model.input, first.classes.clone());
         // What was trained on pictures as they are sees this one as it is; the others see white signs on black.
-        let digits = config.data.parse::<Source>()?.is_white_on_black();
-        let size = config.size()?.filter(|_| !digits);
+        let digits = first.config.data.parse::<Source>()?.is_white_on_black();
+        let size = first.config.size()?.filter(|_| !digits);
         let [height, width] = size.unwrap_or([height, width]);
         let mut data = Dataset { name: "pictures".into(), images: Vec::new(), labels: Vec::new(), channels, height, width, classes };
         for path in &self.images {
@@ -53,16 +55,11 @@ impl Predict {
             });
             data.labels.push(0);
         }
-        let loader = Loader::new(&data, &normalization, model.input, model.dtype, device)?;
-        for (i, path) in self.images.iter().enumerate() {
-            let (x, _) = loader.batch(&[i as u32])?;
-            let logits = model.logits(x)?;
-            let mut tape = crate::autograd::Tape::inference();
-            let logits = tape.input(logits);
-            let p = tape.apply(Softmax { log: false }, &[logits])?;
-            let p = tape.value(p).read()?;
+        let judged = ensemble.judge(&data)?;
+        for (path, Opinion { class, probabilities: p }) in self.images.iter().zip(judged.opinions) {
             let mut order: Vec<usize> = (0..p.len()).collect();
-            order.sort_by(|&a, &b| p[b].total_cmp(&p[a]));
+            // What most voted for need not be the most likely.
+            order.sort_by(|&a, &b| (b == class).cmp(&(a == class)).then(p[b].total_cmp(&p[a])));
             let name = |c: usize| data.classes[c].as_str();
             if self.json {
                 let all: serde_json::Map<_, _> = (0..p.len()).map(|c| (name(c).to_string(), p[c].into())).collect();

@@ -46,6 +46,23 @@ impl Dataset {
         &self.images[i * self.image_len()..(i + 1) * self.image_len()]
     }
 
+    /// The same images moved down and right by so many pixels (up and left if negative), black where nothing comes from.
+    pub fn moved(&self, [down, right]: [isize; 2]) -> Dataset {
+        let (h, w) = (self.height, self.width);
+        let mut moved = Dataset { images: vec![0; self.images.len()], ..self.clone() };
+        for (to, from) in moved.images.chunks_exact_mut(h * w).zip(self.images.chunks_exact(h * w)) {
+            for y in 0..h {
+                for x in 0..w {
+                    let place = |at: usize, by: isize, size: usize| at.checked_add_signed(-by).filter(|&at| at < size);
+                    if let (Some(row), Some(column)) = (place(y, down, h), place(x, right, w)) {
+                        to[y * w + x] = from[row * w + column];
+                    }
+                }
+            }
+        }
+        moved
+    }
+
     /// Keeps the first `n` images; does nothing when there are no more than that.
     pub fn limit(&mut self, n: usize) {
         self.images.truncate(n.saturating_mul(self.image_len()));

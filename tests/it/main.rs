@@ -6,6 +6,8 @@ mod conv;
 mod cuda;
 mod data;
 mod device;
+mod distill;
+mod ensemble;
 mod golden;
 mod gradients;
 mod house;
