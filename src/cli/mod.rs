@@ -9,10 +9,14 @@ mod data;
 mod data_args;
 mod doctor;
 mod eval;
+mod lr_find;
 mod others;
 mod predict;
 mod progress;
+mod reproduce;
+mod runs;
 mod summary;
+mod sweep;
 mod train;
 
 use crate::device;
@@ -48,6 +52,12 @@ enum Command {
     Train(Box<train::Train>),
     /// Train a network to imitate another: train with a --teacher
     Distill(Box<train::Train>),
+    /// Find a learning rate: one short run whose rate grows until the loss explodes
+    LrFind(Box<lr_find::LrFind>),
+    /// Train once for each point of a grid of choices, and compare
+    Sweep(Box<sweep::Sweep>),
+    /// Make the reference experiments again, and put their figures beside ours
+    Reproduce(reproduce::Reproduce),
     /// Judge a checkpoint on the test images: accuracy, report by class, confusion matrix
     Eval(eval::Eval),
     /// Say which digit a picture (PNG, JPEG or BMP) shows
@@ -68,6 +78,9 @@ pub fn main() -> ExitCode {
     let result = device::start_threads(0).and_then(|()| match command {
         Command::Train(command) => command.run(),
         Command::Distill(command) => command.distill(),
+        Command::LrFind(command) => command.run(),
+        Command::Sweep(command) => command.run(),
+        Command::Reproduce(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Predict(command) => command.run(),
         Command::Data(command) => command.run(),
@@ -90,6 +103,16 @@ pub fn main() -> ExitCode {
 /// Prints a line of progress or remarks. `eprintln!` would panic when nobody reads them any more (`2>&1 | head`).
 fn remark(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Rows of cells as lines of columns, each as wide as its widest cell; the first is left-aligned, as it names the row.
+fn columns(rows: &[Vec<String>]) -> String {
+    let width = |c: usize| rows.iter().filter_map(|row| row.get(c)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let line = |row: &Vec<String>| {
+        let cell = |(c, cell): (usize, &String)| if c == 0 { format!("{cell:<0$}", width(0)) } else { format!("{cell:>0$}", width(c)) };
+        row.iter().enumerate().map(cell).collect::<Vec<_>>().join("  ").trim_end().to_string()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Prints a line of results. A reader that has gone away (`| head`) ends the program quietly.

@@ -7,7 +7,7 @@ use clap::Args;
 use std::path::PathBuf;
 
 /// Transfer and distillation.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Others {
     /// Begin with a checkpoint's weights where names and shapes fit, its network being the default of --model
     #[arg(long, value_name = "CHECKPOINT")]

@@ -14,6 +14,8 @@ pub enum Show {
     Lines,
     /// As a line of JSON.
     Json,
+    /// As a remark, where the results are something else.
+    Remarks,
 }
 
 /// Follows a run on the terminal.
@@ -70,6 +72,9 @@ impl Observer for Terminal {
             format!("epoch {epoch:>3}/{epochs}  loss {loss:.4}  acc {acc:.2}%{val}   {rate:.0} img/s{best}")
         };
         // Nobody is left to read it if this fails; the run goes on for its checkpoints.
-        self.bar.suspend(|| writeln!(std::io::stdout(), "{line}").ok());
+        self.bar.suspend(|| match self.show {
+            Show::Remarks => super::remark(line),
+            Show::Lines | Show::Json => drop(writeln!(std::io::stdout(), "{line}")),
+        });
     }
 }

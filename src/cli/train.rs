@@ -4,15 +4,17 @@
 
 use super::data_args::same_classes;
 use super::others::Others;
+use super::runs::{self, Flags, Planned};
 use super::progress::{Show, Terminal};
 use super::{DataArgs, print, remark};
-use crate::data::{Loader, Source};
+use crate::data::{Loader, Source, Splits};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::train::step::evaluate;
 use crate::train::trained::classes;
+use crate::train::trainer::range_test::Point;
 use crate::train::trainer::{EVAL_BATCH, Place};
-use crate::train::{Checkpoint, Config, Record, RunDir, Running, Teacher, Trainer, Transfer};
+use crate::train::{Checkpoint, Config, Ensemble, Preset, Record, RunDir, Running, Teacher, Trainer, Transfer, Views, presets, rundir};
 use clap::Args;
 use serde_json::json;
 use std::fmt;
@@ -22,11 +24,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Train a network.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "Examples:\n  cugrad train\n  cugrad train --model resnet8 --epochs 3 --data mnist --data-dir ~/data\n  cugrad train --optimizer sgd --lr 0.05 --momentum 0.9 --schedule onecycle\n  cugrad train --resume runs/20260101-120000-lenet/last.safetensors"
+    after_help = "Examples:\n  cugrad train\n  cugrad train --preset fast99\n  cugrad train --model resnet8 --epochs 3 --data mnist --data-dir ~/data\n  cugrad train --optimizer sgd --lr 0.05 --momentum 0.9 --schedule onecycle\n  cugrad train --resume runs/20260101-120000-lenet/last.safetensors"
 )]
 pub struct Train {
+    /// A named set of choices in place of the defaults; flags override it
+    #[arg(long, value_name = "NAME", value_parser = names())]
+    preset: Option<String>,
     /// Network: lenet, resnet8, ... (cugrad summary lists them), or resnet:2,2,2 [default: lenet]
     #[arg(long)]
     model: Option<String>,
@@ -34,10 +39,10 @@ pub struct Train {
     #[arg(long)]
     data: Option<String>,
     #[command(flatten)]
-    data_args: DataArgs,
+    pub(super) data_args: DataArgs,
     /// Where to compute: auto, cpu, cuda:N or emu
     #[arg(long, default_value = "auto")]
-    device: String,
+    pub(super) device: String,
     /// On a GPU, launch every kernel of a step by itself instead of replaying a captured step (same bits, slower)
     #[arg(long)]
     no_capture: bool,
@@ -87,16 +92,16 @@ pub struct Train {
     others: Others,
     /// Run directory [default: runs/<time>-<model>, or that of --resume]
     #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
+    pub(super) out: Option<PathBuf>,
     /// Go on from a run's last.safetensors, bit for bit as if it had never stopped
     #[arg(long, value_name = "CHECKPOINT")]
-    resume: Option<PathBuf>,
+    pub(super) resume: Option<PathBuf>,
     /// Read choices from a TOML file; flags override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print events as lines of JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl Train {
@@ -110,26 +115,78 @@ impl Train {
 
     /// Runs the command.
     pub fn run(self) -> Result<()> {
+        if let Some(preset) = self.preset.as_deref().map(Preset::by_name).transpose()?.filter(|preset| preset.members > 1) {
+            return self.several(preset);
+        }
         let done = self.train(if self.json { Show::Json } else { Show::Lines }, None)?;
         if self.json { print(done.json()) } else { print(&done) }
     }
 
-    /// Trains, and judges the network of the last epoch on the test images. `stop` ends it early, once everything is saved; without
-    /// one, Ctrl-C does.
-    pub(super) fn train(&self, show: Show, stop: Option<Arc<AtomicBool>>) -> Result<Done> {
-        let began = Instant::now();
+    /// Trains the members of a preset in turn, and lets them judge together.
+    fn several(&self, preset: &Preset) -> Result<()> {
+        let first = self.check()?.seed;
+        let member = |i: u64| Planned { name: format!("seed-{}", first + i), train: Train { seed: Some(first + i), ..self.clone() } };
+        let planned: Vec<Planned> = (0..preset.members).map(member).collect();
+        let base = self.out.clone().map_or_else(|| rundir::fresh(preset.name), Ok)?;
+        remark(format_args!("{} runs in {}; if stopped, go on with the same command and --out {1}", preset.members, base.display()));
+        let outcomes = runs::make(&base, &planned)?;
+        let checkpoints: Vec<PathBuf> = outcomes.iter().map(|outcome| outcome.run.join("last.safetensors")).collect();
+        let mut ensemble = Ensemble::load(&checkpoints, false, Views::One, Device::open(&self.device)?.0)?;
+        let (classes, config) = (ensemble.members[0].classes.clone(), ensemble.members[0].config.clone());
+        let (_, splits) = self.data_args.load_for(&config, &classes, None, config.limit)?;
+        let sums = ensemble.judge(&splits.test)?.sums;
+        if self.json {
+            return print(json!({"event": "done", "members": outcomes, "test_acc": sums.accuracy(), "test_loss": sums.loss()}));
+        }
+        for outcome in &outcomes {
+            print(format_args!("{:.2}%  {}", 100.0 * outcome.test_acc.unwrap_or(f64::NAN), outcome.run.display()))?;
+        }
+        let (acc, loss, images) = (100.0 * sums.accuracy(), sums.loss(), sums.samples());
+        print(format_args!("together: test accuracy {acc:.2}%  loss {loss:.4}  ({} of {images} wrong)", wrong(&sums)))
+    }
+
+    /// The choices of a new run, checked; the data are not loaded yet.
+    pub(super) fn check(&self) -> Result<Config> {
+        let config = self.choose(None)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The same run in another directory.
+    pub(super) fn at(&self, dir: &Path) -> Train {
+        Train { out: Some(dir.into()), ..self.clone() }
+    }
+
+    /// What goes on with the run in a directory; its choices stand there.
+    pub(super) fn again(&self, dir: &Path) -> Result<Train> {
+        let (data_args, device) = (self.data_args.clone(), self.device.clone());
+        let resume = Some(dir.join("last.safetensors"));
+        Ok(Train { data_args, device, no_capture: self.no_capture, resume, ..Flags::read(Vec::<std::ffi::OsString>::new())? })
+    }
+
+    /// The learning-rate range test with this run's choices: its points, and what they are for.
+    pub(super) fn range_test(&self, rates: &[f64]) -> Result<(Config, Vec<Point>)> {
+        if self.resume.is_some() {
+            return Err(Error::usage("a range test begins a run, it resumes none").hint("leave out --resume; --init-from takes weights"));
+        }
+        let mut start = self.start(None)?;
+        let stop = on_interrupt()?;
+        let points = start.trainer(None)?.range_test(rates, &stop)?;
+        match stop.load(Ordering::Relaxed) {
+            true => Err(Error::new(Kind::Interrupted, format!("interrupted after {} steps", points.len()))),
+            false => Ok((start.config, points)),
+        }
+    }
+
+    /// Everything that a run begins with.
+    fn start(&self, saved: Option<&Saved>) -> Result<Start> {
         let (device, why) = Device::open(&self.device)?;
         why.into_iter().for_each(remark);
         let place = Place { device, capture: !self.no_capture };
-        let saved = match &self.resume {
-            Some(path) => Some((path.clone(), Checkpoint::load(path)?)),
-            None => None,
-        };
-        let mut config = self.choose(saved.as_ref())?;
+        let mut config = self.choose(saved)?;
         config.check()?;
         let (data, mut splits) = self.data_args.load(&config)?;
         config.data = data;
-
         let source: Source = config.data.parse()?;
         if config.augment()?.flip && source.is_white_on_black() && source != Source::Fashion {
             remark("note: --augment flip mirrors half of the pictures, and a mirrored digit or letter is another sign");
@@ -144,19 +201,20 @@ impl Train {
         };
         // Both are shown the same pictures.
         splits.normalization = teacher.as_ref().map_or(splits.normalization, |teacher| teacher.normalization.clone());
-        let mut trainer = Trainer::new(config.clone(), &splits, place)?;
-        teacher.map_or(Ok(()), |teacher| trainer.teach(teacher))?;
-        match (&saved, &config.init_from) {
-            (Some((path, saved)), _) => {
-                trainer.resume(saved, path)?;
-                same_classes(&splits.train.classes, &classes(path, saved)?, path)?;
-            }
-            (None, Some(path)) => {
-                let transfer = Transfer::start(&mut trainer.model, &Checkpoint::load(path)?, path)?;
-                remark(format_args!("first weights from {}: {transfer}", path.display()));
-            }
-            (None, None) => {}
-        }
+        Ok(Start { config, splits, teacher, place })
+    }
+
+    /// Trains, and judges the network of the last epoch on the test images. `stop` ends it early, once everything is saved; without
+    /// one, Ctrl-C does.
+    pub(super) fn train(&self, show: Show, stop: Option<Arc<AtomicBool>>) -> Result<Done> {
+        let began = Instant::now();
+        let saved = match &self.resume {
+            Some(path) => Some((path.clone(), Checkpoint::load(path)?)),
+            None => None,
+        };
+        let mut start = self.start(saved.as_ref())?;
+        let mut trainer = start.trainer(saved.as_ref())?;
+        let (config, splits, device) = (trainer.config().clone(), trainer.splits(), trainer.model.device);
         // The parent of a bare file name is empty.
         let beside = saved.as_ref().and_then(|(path, _)| path.parent());
         let beside = beside.map(|parent| if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.into() });
@@ -204,8 +262,12 @@ impl Train {
     }
 
     /// The run's choices: from the checkpoint to resume, else from the file, else the defaults; then the flags.
-    fn choose(&self, saved: Option<&(PathBuf, Checkpoint)>) -> Result<Config> {
+    fn choose(&self, saved: Option<&Saved>) -> Result<Config> {
+        let preset = self.preset.as_deref().map(Preset::by_name).transpose()?;
         let mut config = match (saved, &self.config) {
+            _ if preset.is_some() && (saved.is_some() || self.config.is_some()) => {
+                return Err(Error::usage("--preset cannot go with --resume or --config: all of them are sets of choices"));
+            }
             (Some(_), Some(_)) => {
                 return Err(Error::usage("--resume and --config cannot go together: a checkpoint knows its configuration"));
             }
@@ -217,7 +279,7 @@ impl Train {
                 serde_json::from_str(text).map_err(|e| Error::run(format!("{}: its configuration cannot be read: {e}", path.display())))?
             }
             (None, Some(path)) => Config::read(path)?,
-            (None, None) => Config::default(),
+            (None, None) => preset.map_or_else(Config::default, Preset::config),
         };
         // A network that begins with a checkpoint's weights is of its kind, if nothing else is said.
         if let (None, None, None, Some(path)) = (saved, &self.config, &self.model, &self.others.init_from) {
@@ -260,6 +322,42 @@ impl Train {
         }
         Ok(config)
     }
+}
+
+/// A checkpoint to go on from, and where it lies.
+type Saved = (PathBuf, Checkpoint);
+
+/// What a run begins with.
+struct Start {
+    config: Config,
+    splits: Splits,
+    teacher: Option<Teacher>,
+    place: Place,
+}
+
+impl Start {
+    /// The run, ready to go; once.
+    fn trainer(&mut self, saved: Option<&Saved>) -> Result<Trainer<'_>> {
+        let mut trainer = Trainer::new(self.config.clone(), &self.splits, self.place)?;
+        self.teacher.take().map_or(Ok(()), |teacher| trainer.teach(teacher))?;
+        match (saved, &self.config.init_from) {
+            (Some((path, saved)), _) => {
+                trainer.resume(saved, path)?;
+                same_classes(&self.splits.train.classes, &classes(path, saved)?, path)?;
+            }
+            (None, Some(path)) => {
+                let transfer = Transfer::start(&mut trainer.model, &Checkpoint::load(path)?, path)?;
+                remark(format_args!("first weights from {}: {transfer}", path.display()));
+            }
+            (None, None) => {}
+        }
+        Ok(trainer)
+    }
+}
+
+/// The presets by name, with what they are for, as `--help` lists them.
+fn names() -> clap::builder::PossibleValuesParser {
+    presets::ALL.iter().map(|preset| clap::builder::PossibleValue::new(preset.name).help(preset.about)).collect::<Vec<_>>().into()
 }
 
 /// What a run came to.

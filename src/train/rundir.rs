@@ -68,26 +68,8 @@ impl RunDir {
     pub fn create(base: Option<PathBuf>, name: &str) -> Result<RunDir> {
         match base {
             Some(path) => Self::open(path),
-            None => Self::fresh(Path::new("runs"), &stamp(SystemTime::now()), name),
+            None => Self::open(fresh(name)?),
         }
-    }
-
-    /// A directory that did not exist: `parent/<stamp>-<name>`, with -2, -3, ... when taken.
-    fn fresh(parent: &Path, stamp: &str, name: &str) -> Result<RunDir> {
-        fs::create_dir_all(parent).map_err(|e| io_error("cannot create", parent, &e))?;
-        let plain = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '-' };
-        let name: String = name.chars().map(plain).collect();
-        let mut path = parent.join(format!("{stamp}-{name}"));
-        let mut next = 2;
-        // `create_dir` both asks and takes, so two runs started in the same second cannot get the same directory.
-        while let Err(e) = fs::create_dir(&path) {
-            if e.kind() != ErrorKind::AlreadyExists {
-                return Err(io_error("cannot create", &path, &e));
-            }
-            path = parent.join(format!("{stamp}-{name}-{next}"));
-            next += 1;
-        }
-        Self::open(path)
     }
 
     fn open(path: PathBuf) -> Result<RunDir> {
@@ -187,6 +169,28 @@ impl RunDir {
     }
 }
 
+/// A new directory `runs/<UTC yyyymmdd-hhmmss>-<name>`, with -2, -3, ... behind it when taken.
+pub fn fresh(name: &str) -> Result<PathBuf> {
+    fresh_in(Path::new("runs"), &stamp(SystemTime::now()), name)
+}
+
+fn fresh_in(parent: &Path, stamp: &str, name: &str) -> Result<PathBuf> {
+    fs::create_dir_all(parent).map_err(|e| io_error("cannot create", parent, &e))?;
+    let plain = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let name: String = name.chars().map(plain).collect();
+    let mut path = parent.join(format!("{stamp}-{name}"));
+    let mut next = 2;
+    // `create_dir` both asks and takes, so two runs started in the same second cannot get the same directory.
+    while let Err(e) = fs::create_dir(&path) {
+        if e.kind() != ErrorKind::AlreadyExists {
+            return Err(io_error("cannot create", &path, &e));
+        }
+        path = parent.join(format!("{stamp}-{name}-{next}"));
+        next += 1;
+    }
+    Ok(path)
+}
+
 /// Replaces a file by `header` and those of its lines (line ends included) that are wanted, and opens it again for appending.
 fn rewrite(path: &Path, header: &str, wanted: impl Fn(&str) -> bool) -> Result<File> {
     let bytes = fs::read(path).map_err(|e| io_error("cannot read", path, &e))?;
@@ -263,7 +267,7 @@ mod tests {
     fn new_directories_take_the_next_free_number() {
         let parent = tempdir().unwrap();
         let runs = parent.path().join("runs");
-        let names: Vec<_> = (0..3).map(|_| RunDir::fresh(&runs, "20240229-120000", "lenet/mnist").unwrap().path).collect();
+        let names: Vec<_> = (0..3).map(|_| fresh_in(&runs, "20240229-120000", "lenet/mnist").unwrap()).collect();
         let expected = ["20240229-120000-lenet-mnist", "20240229-120000-lenet-mnist-2", "20240229-120000-lenet-mnist-3"];
         assert_eq!(names, expected.map(|name| runs.join(name)));
     }
@@ -289,7 +293,7 @@ mod tests {
         let error = RunDir::create(Some(file.join("run")), "x").unwrap_err();
         assert!(error.message.contains(&file.join("run").display().to_string()), "{error}");
         assert!(error.hint.unwrap().contains("is a file"));
-        assert!(RunDir::fresh(&file, "t", "x").is_err());
+        assert!(fresh_in(&file, "t", "x").is_err());
         assert_eq!(read(file), "kept");
     }
 

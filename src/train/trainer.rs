@@ -4,6 +4,8 @@
 //! and the running sums of the epoch are all there is to save, and a resumed run gives the same bits as one that never stopped.
 //! Printing is not done here: an [`Observer`] is told what happens. Read next: `cli/train.rs`.
 
+pub mod range_test;
+
 use super::checkpoint::{self, Array, Checkpoint};
 use super::config::Config;
 use super::distill::Teacher;
@@ -255,6 +257,16 @@ impl<'a> Trainer<'a> {
             self.end_epoch(engine.loader(), dir, observer, lr, images as f64 / (self.progress.seconds - before))?;
         }
         Ok(())
+    }
+
+    /// The choices of the run.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The data of the run.
+    pub fn splits(&self) -> &'a Splits {
+        self.splits
     }
 
     /// The training images for this network.

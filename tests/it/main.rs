@@ -16,6 +16,7 @@ mod lanes;
 mod models;
 mod ops;
 mod optim;
+mod runs;
 mod steps;
 mod tape;
 mod transfer;

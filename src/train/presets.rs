@@ -1,0 +1,90 @@
+//! Named sets of choices: what a run is to be good at, and how that is done here.
+//!
+//! A preset takes the place of the defaults; flags override it. Why the choices are what they are stands beside each; what they
+//! reach is in the README. Read next: `config.rs`.
+
+use super::config::Config;
+use crate::error::{Error, Result};
+
+/// One named set of choices.
+#[derive(Debug)]
+pub struct Preset {
+    /// What `--preset` calls it.
+    pub name: &'static str,
+    /// What it is for.
+    pub about: &'static str,
+    /// How many networks are trained, with seeds that count on, and judge together.
+    pub members: u64,
+    choices: fn() -> Config,
+}
+
+/// Every preset.
+pub const ALL: [Preset; 3] = [
+    Preset { name: "fast99", about: "MNIST to 99% in as little time as possible: LeNet, 2 epochs, one-cycle", members: 1, choices: fast99 },
+    Preset { name: "best", about: "the best single network: lenet-bn3 on moved pictures, 60 epochs, one-cycle", members: 1, choices: best },
+    Preset { name: "ensemble", about: "five networks as in best, which judge together by mean probability", members: 5, choices: best },
+];
+
+impl Preset {
+    /// A preset by its name.
+    pub fn by_name(name: &str) -> Result<&'static Preset> {
+        ALL.iter().find(|preset| preset.name == name).ok_or_else(|| {
+            let names = ALL.map(|preset| preset.name).join(", ");
+            Error::usage(format!("unknown preset '{name}'")).hint(format!("choose one of {names}"))
+        })
+    }
+
+    /// Its choices.
+    pub fn config(&self) -> Config {
+        (self.choices)()
+    }
+}
+
+/// One-cycle (Smith and Topin 2018, "Super-convergence") bears a rate five times the default's and needs few epochs to come down from it.
+/// All images are learned from: there is no checkpoint to choose.
+fn fast99() -> Config {
+    Config {
+        model: "lenet".into(),
+        data: "mnist".into(),
+        epochs: 2,
+        batch: 64,
+        lr: 8e-3,
+        schedule: "onecycle".into(),
+        val_split: 0.0,
+        ..Config::default()
+    }
+}
+
+/// A small network with batch norm sees each picture at another place each time, long enough for that to pay: on MNIST moved pictures
+/// are worth more than width or depth.
+fn best() -> Config {
+    Config {
+        model: "lenet-bn3".into(),
+        data: "mnist".into(),
+        epochs: 60,
+        batch: 128,
+        optimizer: "adamw".into(),
+        lr: 4e-3,
+        weight_decay: 0.05,
+        schedule: "onecycle".into(),
+        label_smoothing: 0.05,
+        augment: "shift:2".into(),
+        val_split: 0.0,
+        ..Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_can_be_run() {
+        for preset in &ALL {
+            preset.config().check().unwrap();
+            assert_eq!(Preset::by_name(preset.name).unwrap().about, preset.about);
+        }
+        let error = Preset::by_name("slow").unwrap_err();
+        assert!(error.hint.unwrap().contains("fast99, best, ensemble"));
+    }
+}
