@@ -12,6 +12,7 @@ use crate::train::history::{self, Row};
 use crate::train::{Config, RunDir};
 use clap::Parser;
 use serde::Serialize;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// A run to be made.
@@ -45,14 +46,15 @@ pub struct Outcome {
 #[derive(Debug, Parser)]
 #[command(name = "cugrad train")]
 pub struct Flags {
+    /// All of them.
     #[command(flatten)]
     pub train: Train,
 }
 
 impl Flags {
     /// Parses flags that were put together.
-    pub fn read<S: Into<std::ffi::OsString> + Clone>(flags: impl IntoIterator<Item = S>) -> Result<Train> {
-        let all = std::iter::once("cugrad train".into()).chain(flags.into_iter().map(Into::into));
+    pub fn read<S: Into<OsString>>(flags: impl IntoIterator<Item = S>) -> Result<Train> {
+        let all = std::iter::once(OsString::from("cugrad train")).chain(flags.into_iter().map(Into::into));
         let parsed = Flags::try_parse_from(all);
         parsed.map(|flags| flags.train).map_err(|e| {
             let text = e.to_string();
@@ -124,14 +126,16 @@ fn standing(dir: &Path, config: &Config) -> Result<Standing> {
 
 fn outcome(run: PathBuf, rows: &[Row]) -> Outcome {
     let test = rows.iter().rev().find(|row| row.split == "test");
-    let of = |split: &str| rows.iter().filter(|row| row.split == split).filter_map(|row| Some((row.epoch as f64, row.acc?)));
-    let val: Vec<(f64, f64)> = of("val").collect();
+    let of = |split: &str| -> Vec<(f64, f64)> {
+        rows.iter().filter(|row| row.split == split).filter_map(|row| Some((row.epoch as f64, row.acc?))).collect()
+    };
+    let val = of("val");
     Outcome {
         run,
         test_acc: test.and_then(|row| row.acc),
         test_loss: test.and_then(|row| row.loss),
         val_acc: val.iter().map(|(_, acc)| *acc).reduce(f64::max),
         seconds: test.and_then(|row| row.time_s),
-        curve: if val.is_empty() { of("train").collect() } else { val },
+        curve: if val.is_empty() { of("train") } else { val },
     }
 }

@@ -5,8 +5,8 @@
 use super::runs::{Flags, Outcome, Planned, make};
 use super::train::Train;
 use super::{print, remark};
-use crate::error::{Error, Result};
 use crate::disk::replace;
+use crate::error::{Error, Result};
 use crate::plot::{Axis as Scale, Figure, Fonts, Lines, Series};
 use crate::train::rundir;
 use clap::{ArgAction, Args, CommandFactory};
@@ -68,7 +68,7 @@ impl Axis {
 /// Every combination of the axes' values, the last axis running fastest.
 fn combinations(axes: &[Axis]) -> Vec<Vec<&str>> {
     axes.iter().fold(vec![vec![]], |all, axis| {
-        all.iter().flat_map(|head| axis.values.iter().map(|v| head.iter().copied().chain([v.as_str()]).collect())).collect()
+        all.iter().flat_map(|head| axis.values.iter().map(move |v| head.iter().copied().chain([v.as_str()]).collect())).collect()
     })
 }
 
@@ -112,7 +112,7 @@ impl Sweep {
             Some(base) => base.clone(),
             None => rundir::fresh("sweep")?,
         };
-        remark(format_args!("{} runs in {}; if stopped, go on with the same command and --out {0}", planned.len(), base.display()));
+        remark(format_args!("{} runs in {}; if stopped, go on with the same command and --out {1}", planned.len(), base.display()));
         let outcomes = make(&base, &planned)?;
         write_files(&base, &axes, &points, &outcomes)?;
         draw(&base.join("sweep.png"), &planned, &outcomes)?;
@@ -199,7 +199,10 @@ mod tests {
         assert_eq!(axes[2].values, ["cosine", "multistep:2,3:0.1"]);
         assert_eq!((axes[1].flags("true"), axes[1].flags("false").len()), (vec!["--nesterov".to_string()], 0));
         let all = combinations(&axes);
-        assert_eq!((all.len(), &all[1][..], &all[7][..]), (8, &["0.1", "true", "multistep:2,3:0.1"][..], &["0.2", "false", "multistep:2,3:0.1"][..]));
+        assert_eq!(
+            (all.len(), &all[1][..], &all[7][..]),
+            (8, &["0.1", "true", "multistep:2,3:0.1"][..], &["0.2", "false", "multistep:2,3:0.1"][..])
+        );
         for bad in ["lr", "no-such=1", "lr=1,,2", "nesterov=maybe", "out=a,b", "resume=a"] {
             assert_eq!(Axis::read(bad).err().unwrap().exit_code(), 2, "{bad}");
         }

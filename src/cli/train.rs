@@ -4,8 +4,8 @@
 
 use super::data_args::same_classes;
 use super::others::Others;
-use super::runs::{self, Flags, Planned};
 use super::progress::{Show, Terminal};
+use super::runs::{self, Flags, Planned};
 use super::{DataArgs, print, remark};
 use crate::data::{Loader, Source, Splits};
 use crate::device::Device;

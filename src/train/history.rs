@@ -46,7 +46,8 @@ mod tests {
 
     #[test]
     fn whole_lines_are_read_and_others_passed_over() {
-        let text = "{\"step\":1,\"epoch\":1,\"split\":\"val\",\"loss\":null,\"acc\":0.5,\"lr\":0.1,\"time_s\":2.0}\nnonsense\n{\"epoch\":2,\"spl";
+        let text =
+            "{\"step\":1,\"epoch\":1,\"split\":\"val\",\"loss\":null,\"acc\":0.5,\"lr\":0.1,\"time_s\":2.0}\nnonsense\n{\"epoch\":2,\"spl";
         let row = Row { epoch: 1, split: "val".into(), loss: None, acc: Some(0.5), time_s: Some(2.0) };
         assert_eq!(parse(text.as_bytes()), [row]);
         assert_eq!(read(Path::new("/none/such")).unwrap(), []);

@@ -19,7 +19,11 @@ fn a_sweep_makes_every_combination_once() {
     let line = format!("sweep --grid lr=0.002,0.05 {flags} --optimizer sgd --momentum 0.5 --grid nesterov=false,true --epochs 1 --out s");
     let said = cugrad(&dir, &line);
     let rows: Vec<&str> = said.succeeds().out.lines().collect();
-    assert!(rows[0].starts_with("lr") && rows[0].contains("nesterov") && rows[0].ends_with("test acc  test loss  val acc  seconds"), "{}", said.out);
+    assert!(
+        rows[0].starts_with("lr") && rows[0].contains("nesterov") && rows[0].ends_with("test acc  test loss  val acc  seconds"),
+        "{}",
+        said.out
+    );
     let order: Vec<Vec<&str>> = rows[1..5].iter().map(|row| row.split_whitespace().take(2).collect()).collect();
     assert_eq!(order, [["0.002", "false"], ["0.002", "true"], ["0.05", "false"], ["0.05", "true"]]);
     assert!(said.out.contains("best by validation: lr=") && !said.out.contains("epoch "), "{}", said.out);
@@ -59,7 +63,11 @@ fn an_interrupted_sweep_goes_on() {
     assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(!dir.path().join("a/seed=3").exists());
     let [again, straight] = [line("a"), line("b")].map(|line| cugrad(&dir, &line));
-    assert!(again.succeeds().err.contains("1 of 3, seed=1: finished before") && again.err.contains("2 of 3, seed=2: goes on"), "{}", again.err);
+    assert!(
+        again.succeeds().err.contains("1 of 3, seed=1: finished before") && again.err.contains("2 of 3, seed=2: goes on"),
+        "{}",
+        again.err
+    );
     let figures = |said: &crate::cli::Said| -> Vec<[Value; 2]> {
         said.json()[0]["runs"].as_array().unwrap().iter().map(|run| [run["test_acc"].clone(), run["test_loss"].clone()]).collect()
     };
@@ -97,7 +105,10 @@ fn presets_are_choices_that_flags_override() {
     let line = "train --preset fast99 --data synthetic --limit 256 --device cpu --offline";
     cugrad(&dir, &format!("{line} --epochs 1 --out a")).succeeds();
     let config = read(&dir, "a/config.toml");
-    assert!(config.contains("schedule = \"onecycle\"") && config.contains("epochs = 1") && config.contains("data = \"synthetic\""), "{config}");
+    assert!(
+        config.contains("schedule = \"onecycle\"") && config.contains("epochs = 1") && config.contains("data = \"synthetic\""),
+        "{config}"
+    );
     cugrad(&dir, &format!("{line} --config a/config.toml")).fails(2, &["--preset cannot go with"]);
     cugrad(&dir, "train --preset fast99 --resume a/last.safetensors").fails(2, &["--preset cannot go with"]);
 }
@@ -159,7 +170,12 @@ fn a_learning_rate_is_found() {
     let text = cugrad(&dir, &format!("lr-find {flags} --steps 200"));
     assert!(text.succeeds().out.contains("suggestion: --lr") && text.out.lines().count() < 30, "{}", text.out);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "a range test leaves no run behind");
-    for (flags, part) in [("--from 1 --to 0.1", "no range test"), ("--steps 3", "no range test"), ("--plot lr.gif", ".png or .svg"), ("--resume x.safetensors", "resumes none")] {
+    for (flags, part) in [
+        ("--from 1 --to 0.1", "no range test"),
+        ("--steps 3", "no range test"),
+        ("--plot lr.gif", ".png or .svg"),
+        ("--resume x.safetensors", "resumes none"),
+    ] {
         cugrad(&dir, &format!("lr-find --offline --data synthetic --limit 64 {flags}")).fails(2, &[part]);
     }
     // Where nothing can be learned, nothing is suggested.
