@@ -11,6 +11,7 @@ mod doctor;
 mod eval;
 mod predict;
 mod progress;
+mod recipe;
 mod summary;
 mod train;
 

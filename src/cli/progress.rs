@@ -2,7 +2,7 @@
 //!
 //! Read next: `train.rs`.
 
-use crate::train::trainer::{Epoch, Observer, Progress};
+use crate::train::progress::{Epoch, Log, Observer, Progress};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::io::Write;
@@ -28,6 +28,14 @@ impl Terminal {
     /// For a run of so many epochs and images a step.
     pub fn new(epochs: u64, batch: u64, show: Show) -> Self {
         Self { bar: ProgressBar::hidden(), epochs, batch, show }
+    }
+
+    /// Prints a line of results. Nobody is left to read it if this fails; the run goes on for its checkpoints.
+    fn line(&self, line: String) {
+        self.bar.suspend(|| match self.show {
+            Show::Remarks => super::remark(line),
+            Show::Lines | Show::Json => drop(writeln!(std::io::stdout(), "{line}")),
+        });
     }
 
     /// Takes the bar away.
@@ -69,7 +77,26 @@ impl Observer for Terminal {
             let (epoch, epochs, rate) = (e.epoch, self.epochs, e.img_per_s);
             format!("epoch {epoch:>3}/{epochs}  loss {loss:.4}  acc {acc:.2}%{val}   {rate:.0} img/s{best}")
         };
-        // Nobody is left to read it if this fails; the run goes on for its checkpoints.
-        self.bar.suspend(|| writeln!(std::io::stdout(), "{line}").ok());
+        self.line(line);
+    }
+
+    fn log(&mut self, log: &Log) {
+        let Log { epoch, step: (step, steps), sums, lr, grad_norm } = log;
+        let line = if self.show == Show::Json {
+            json!({"event": "step", "epoch": epoch, "step": step, "steps": steps, "loss": sums.loss(), "acc": sums.accuracy(), "lr": lr,
+                "grad_norm": grad_norm})
+            .to_string()
+        } else {
+            let (loss, acc) = (sums.loss(), 100.0 * sums.accuracy());
+            format!(
+                "epoch {epoch:>3}/{}  step {step}/{steps}  loss {loss:.4}  acc {acc:.2}%  lr {lr:.2e}  |grad| {grad_norm:.2e}",
+                self.epochs
+            )
+        };
+        self.line(line);
+    }
+
+    fn remark(&mut self, line: &str) {
+        self.bar.suspend(|| super::remark(line));
     }
 }

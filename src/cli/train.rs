@@ -4,13 +4,15 @@
 
 use super::data_args::same_classes;
 use super::progress::{Show, Terminal};
+use super::recipe::Recipe;
 use super::{DataArgs, print, remark};
 use crate::data::{Loader, Source};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::train::progress::Place;
 use crate::train::step::evaluate;
 use crate::train::trained::classes;
-use crate::train::trainer::{EVAL_BATCH, Place};
+use crate::train::trainer::EVAL_BATCH;
 use crate::train::{Checkpoint, Config, Record, RunDir, Running, Trainer, Transfer};
 use clap::Args;
 use serde_json::json;
@@ -64,10 +66,10 @@ pub struct Train {
     /// Nesterov momentum
     #[arg(long)]
     nesterov: bool,
-    /// Weight decay [default: 0]
+    /// Weight decay [default: 0, and 0.01 for adamw]
     #[arg(long)]
     weight_decay: Option<f64>,
-    /// constant, step:10:0.1, multistep:20,30:0.1, cosine, onecycle or plateau [default: cosine]
+    /// constant, step:10:0.1, multistep:20,30:0.1, cosine, onecycle or reduce-on-plateau:min:10:0.1 (min watches the validation loss, max the accuracy) [default: cosine]
     #[arg(long)]
     schedule: Option<String>,
     /// Share of each target spread over all classes [default: 0]
@@ -88,6 +90,8 @@ pub struct Train {
     /// Parameters that keep their values: patterns of their names such as 'conv1.*', separated by commas
     #[arg(long, value_name = "PATTERNS", value_delimiter = ',')]
     freeze: Option<Vec<String>>,
+    #[command(flatten)]
+    recipe: Recipe,
     /// Run directory [default: runs/<time>-<model>, or that of --resume]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -121,7 +125,7 @@ impl Train {
             None => None,
         };
         let mut config = self.choose(saved.as_ref())?;
-        config.check()?;
+        config.check().map_err(|e| self.blame(e))?;
         let (data, splits) = self.data_args.load(&config)?;
         config.data = data;
 
@@ -182,9 +186,20 @@ impl Train {
             acc: test.accuracy(),
             lr: 0.0,
             time_s: progress.seconds,
-            img_per_s: rate,
+            grad_norm: None,
+            samples_per_s: rate,
         })?;
         Ok(Done { test, img_per_s: rate, seconds: began.elapsed().as_secs_f64(), checkpoint: dir.last(), config })
+    }
+
+    /// Names the configuration file in an error that is there without the flags, too.
+    fn blame(&self, e: Error) -> Error {
+        match &self.config {
+            Some(path) if Config::read(path).and_then(|c| c.check()).is_err_and(|own| own.message == e.message) => {
+                Error { message: format!("{}: {}", path.display(), e.message), ..e }
+            }
+            _ => e,
+        }
     }
 
     /// The run's choices: from the checkpoint to resume, else from the file, else the defaults; then the flags.
@@ -225,7 +240,7 @@ impl Train {
         set(&mut config.optimizer, &self.optimizer);
         set(&mut config.lr, &self.lr);
         set(&mut config.momentum, &self.momentum.map(Some));
-        set(&mut config.weight_decay, &self.weight_decay);
+        set(&mut config.weight_decay, &self.weight_decay.map(Some));
         set(&mut config.schedule, &self.schedule);
         set(&mut config.label_smoothing, &self.label_smoothing);
         set(&mut config.augment, &self.augment);
@@ -236,11 +251,15 @@ impl Train {
         set(&mut config.init_from, &self.init_from.clone().map(Some));
         set(&mut config.freeze, &self.freeze);
         config.nesterov |= self.nesterov;
+        self.recipe.set(&mut config);
         let own = |data: &str| data.parse().is_ok_and(|source: Source| source.is_own());
         let data = if own(&config.data) && own(&before.data) { &before.data } else { &config.data }.clone();
-        // Another number of epochs, and another place of the same pictures, are the changes that a resumed run can bear.
-        if saved.is_some() && (Config { epochs: before.epochs, data, ..config.clone() }) != before {
-            return Err(Error::usage("a resumed run keeps its choices; only --epochs can change, and where a folder or list lies")
+        // What may change is what no step depends on; and another place of the same pictures.
+        let Config { epochs, early_stop, log_every, .. } = before;
+        if saved.is_some() && (Config { epochs, early_stop, log_every, data, ..config.clone() }) != before {
+            return Err(Error::usage(
+                "a resumed run keeps its choices; only --epochs, --early-stop and --log-every can change, and where a folder or list lies",
+            )
                 .hint("leave out the other flags, or start a new run"));
         }
         Ok(config)

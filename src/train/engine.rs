@@ -7,6 +7,7 @@
 
 use super::metrics::Running;
 use super::step::{Setting, totals, train_step};
+use super::watch;
 use crate::data::{Augment, Loader};
 use crate::device::Device;
 use crate::device::cuda::Graph;
@@ -130,6 +131,20 @@ impl<'a> Engine<'a> {
         let new = all.since(&self.read);
         self.read = all;
         Ok(new)
+    }
+
+    /// The norm of the gradient at the last step. Waits for the device.
+    pub fn grad_norm(&self, model: &Model) -> Result<f64> {
+        Ok(watch::norm(&watch::gradients(&model.params, self.scale(model)?)?))
+    }
+
+    /// What the gradients of the last step are still multiplied by: f16's loss scale, which the CPU's optimiser takes out and a GPU's does not.
+    fn scale(&self, model: &Model) -> Result<f64> {
+        if model.device == Device::Cpu {
+            return Ok(1.0);
+        }
+        // A scale without a good step behind it has just changed. If it was halved, the gradient is not finite and has no norm anyway.
+        Ok(self.clock.read()?.1.map_or(1.0, |s| if s.good == 0 { s.scale / 2.0 } else { s.scale }))
     }
 
     /// Lets the optimiser count the steps that were taken, so that its state can be saved; gives the loss scale. [`Engine::begin`] comes

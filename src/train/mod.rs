@@ -1,7 +1,7 @@
 //! Training: steps, runs, what they measure, and what they leave on disk.
 //!
-//! [`step`] is one update and one evaluation; [`engine`] runs steps on a device; [`trainer`] repeats them and can stop and go on; [`config`] says what a run is;
-//! [`transfer`] begins with another network's weights;
+//! [`step`] is one update and one evaluation; [`engine`] runs steps on a device; [`trainer`] repeats them and can stop and go on, [`progress`] is what it tells;
+//! [`config`] says what a run is; [`transfer`] begins with another network's weights; [`watch`] looks at gradients;
 //! [`metrics`], [`checkpoint`] and [`rundir`] know no tensors: they take numbers, names and paths. Read in that order, then
 //! `cli/mod.rs`.
 
@@ -9,17 +9,20 @@ pub mod checkpoint;
 pub mod config;
 pub mod engine;
 pub mod metrics;
+pub mod progress;
 pub mod rundir;
 pub mod step;
 pub mod trained;
 pub mod trainer;
 pub mod transfer;
+pub mod watch;
 
 pub use crate::disk;
 pub use checkpoint::{Array, Checkpoint};
 pub use config::Config;
 pub use metrics::{Confusion, Report, Running};
+pub use progress::Observer;
 pub use rundir::{Record, RunDir};
 pub use trained::Trained;
-pub use trainer::{Observer, Trainer};
+pub use trainer::Trainer;
 pub use transfer::Transfer;

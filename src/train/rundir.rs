@@ -15,7 +15,7 @@ use super::disk::{io_error, replace};
 use crate::error::{Error, Result};
 
 /// The columns of `metrics.csv`, which are the keys of [`Record`].
-const HEADER: &str = "step,epoch,split,loss,acc,lr,time_s,img_per_s\n";
+const HEADER: &str = "step,epoch,split,loss,acc,lr,grad_norm,time_s,samples_per_s\n";
 
 /// One line of the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -24,7 +24,7 @@ pub struct Record<'a> {
     pub step: u64,
     /// Epochs finished or under way.
     pub epoch: u64,
-    /// What was measured: `train`, `val` or `test`.
+    /// What was measured: `train`, `val` or `test`, or `step`: some steps of an epoch, as often as `--log-every` says.
     pub split: &'a str,
     /// Mean loss per sample.
     pub loss: f64,
@@ -32,23 +32,26 @@ pub struct Record<'a> {
     pub acc: f64,
     /// Learning rate of the last step.
     pub lr: f64,
-    /// Seconds since the run began.
+    /// The norm of the whole gradient at the last step, where it was measured.
+    pub grad_norm: Option<f64>,
+    /// Seconds spent in steps since the run began.
     pub time_s: f64,
     /// Images per second.
-    pub img_per_s: f64,
+    pub samples_per_s: f64,
 }
 
 impl Record<'_> {
     /// A line of CSV; numbers that are not finite are empty, as they are null in JSON.
     fn csv(&self) -> String {
         let number = |x: f64| if x.is_finite() { x.to_string() } else { String::new() };
-        let [loss, acc, lr, time_s, img_per_s] = [self.loss, self.acc, self.lr, self.time_s, self.img_per_s].map(number);
+        let norm = self.grad_norm.unwrap_or(f64::NAN);
+        let [loss, acc, lr, norm, time_s, rate] = [self.loss, self.acc, self.lr, norm, self.time_s, self.samples_per_s].map(number);
         // A comma, quote or line end in the split would shift the columns.
         let split = match self.split.contains([',', '"', '\n', '\r']) {
             true => format!("\"{}\"", self.split.replace('"', "\"\"")),
             false => self.split.to_string(),
         };
-        format!("{},{},{split},{loss},{acc},{lr},{time_s},{img_per_s}\n", self.step, self.epoch)
+        format!("{},{},{split},{loss},{acc},{lr},{norm},{time_s},{rate}\n", self.step, self.epoch)
     }
 }
 
@@ -181,6 +184,11 @@ impl RunDir {
             line.ends_with('\n') && step.zip(split).is_some_and(|(step, split)| wanted(step, split))
         };
         let (jsonl, csv) = (self.metrics_jsonl(), self.metrics_csv());
+        let table = fs::read(&csv).map_err(|e| io_error("cannot read", &csv, &e))?;
+        if !table.starts_with(HEADER.as_bytes()) {
+            return Err(Error::usage(format!("{}: has other columns, those of another version", csv.display()))
+                .hint("go on in another directory with --out"));
+        }
         self.jsonl = rewrite(&jsonl, "", in_json)?;
         self.csv = rewrite(&csv, HEADER, in_csv)?;
         Ok(())
@@ -235,7 +243,7 @@ mod tests {
     use tempfile::tempdir;
 
     fn record(step: u64, split: &str) -> Record<'_> {
-        Record { step, epoch: 1, split, loss: 0.25, acc: 0.5, lr: 1e-3, time_s: 2.0, img_per_s: 1000.5 }
+        Record { step, epoch: 1, split, loss: 0.25, acc: 0.5, lr: 1e-3, grad_norm: None, time_s: 2.0, samples_per_s: 1000.5 }
     }
 
     fn read(path: PathBuf) -> String {
@@ -307,14 +315,17 @@ mod tests {
         let parent = tempdir().unwrap();
         let mut run = out(parent.path());
         assert!(!run.has_records().unwrap());
-        run.append(&record(10, "train")).unwrap();
+        run.append(&Record { grad_norm: Some(1.5), ..record(10, "train") }).unwrap();
         run.append(&Record { loss: f64::NAN, lr: f64::INFINITY, ..record(20, "a,\"b\"") }).unwrap();
         assert!(run.has_records().unwrap());
-        let jsonl = r#"{"step":10,"epoch":1,"split":"train","loss":0.25,"acc":0.5,"lr":0.001,"time_s":2.0,"img_per_s":1000.5}
-{"step":20,"epoch":1,"split":"a,\"b\"","loss":null,"acc":0.5,"lr":null,"time_s":2.0,"img_per_s":1000.5}
+        let jsonl = r#"{"step":10,"epoch":1,"split":"train","loss":0.25,"acc":0.5,"lr":0.001,"grad_norm":1.5,"time_s":2.0,"samples_per_s":1000.5}
+{"step":20,"epoch":1,"split":"a,\"b\"","loss":null,"acc":0.5,"lr":null,"grad_norm":null,"time_s":2.0,"samples_per_s":1000.5}
 "#;
         assert_eq!(read(run.metrics_jsonl()), jsonl);
-        assert_eq!(read(run.metrics_csv()), format!("{HEADER}10,1,train,0.25,0.5,0.001,2,1000.5\n20,1,\"a,\"\"b\"\"\",,0.5,,2,1000.5\n"));
+        assert_eq!(
+            read(run.metrics_csv()),
+            format!("{HEADER}10,1,train,0.25,0.5,0.001,1.5,2,1000.5\n20,1,\"a,\"\"b\"\"\",,0.5,,,2,1000.5\n")
+        );
     }
 
     #[test]

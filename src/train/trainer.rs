@@ -2,12 +2,13 @@
 //!
 //! The order of the images is a function of (seed, epoch), every random number one of (seed, step): so weights, moments, counters
 //! and the running sums of the epoch are all there is to save, and a resumed run gives the same bits as one that never stopped.
-//! Printing is not done here: an [`Observer`] is told what happens. Read next: `cli/train.rs`.
+//! Printing is not done here: an [`Observer`] (`progress.rs`) is told what happens. Read next: `cli/train.rs`.
 
 use super::checkpoint::{self, Array, Checkpoint};
 use super::config::Config;
 use super::engine::Engine;
 use super::metrics::Running;
+use super::progress::{Epoch, Log, Observer, Place, Progress, Stretch};
 use super::rundir::{Record, RunDir};
 use super::step::{Setting, evaluate};
 use super::trained::{describe, json, keep, load_model, restore};
@@ -16,8 +17,7 @@ use crate::data::{Loader, Splits, permutation};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::models::{Model, Options};
-use crate::optim::{LossScale, Mode, Optimizer, Schedule, Scheduler};
-use serde::{Deserialize, Serialize};
+use crate::optim::{Mode, Optimizer, Schedule, Scheduler};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,86 +31,6 @@ const STEPS: &str = "optimizer.step";
 
 /// A long epoch is also saved on the way.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
-
-/// How far a run has come: all of its state that is not a tensor.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Progress {
-    /// Epochs finished.
-    pub epoch: u64,
-    /// Steps taken in all.
-    pub step: u64,
-    /// Steps taken in the epoch under way.
-    pub step_in_epoch: u64,
-    /// Sums over the epoch under way.
-    pub sums: Running,
-    /// The best validation accuracy so far, and its epoch.
-    pub best: Option<(f64, u64)>,
-    /// Seconds spent in training steps so far, over all resumptions; validation and saving not counted.
-    pub seconds: f64,
-    /// The loss scale of f16.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub loss_scale: Option<LossScale>,
-}
-
-/// Where and how a run computes: what its result depends on only by rounding.
-#[derive(Debug, Clone, Copy)]
-pub struct Place {
-    /// The device.
-    pub device: Device,
-    /// On a GPU: capture steps as CUDA graphs. The bits are the same without.
-    pub capture: bool,
-}
-
-impl Place {
-    /// The CPU.
-    pub const CPU: Place = Place { device: Device::Cpu, capture: false };
-}
-
-/// How many steps are taken between two looks at a device, which cost a wait.
-struct Stretch {
-    length: usize,
-    longest: usize,
-}
-
-impl Stretch {
-    fn new(device: Device) -> Self {
-        Self { length: 1, longest: if device == Device::Cpu { 1 } else { 1024 } }
-    }
-
-    /// Doubles while stretches take less than a tenth of a second, so that a run still reacts at once.
-    fn adapt(&mut self, took: Duration) {
-        if took < Duration::from_millis(50) {
-            self.length = (2 * self.length).min(self.longest);
-        }
-    }
-}
-
-/// The end of an epoch, for those who print it.
-#[derive(Debug, Clone, Copy)]
-pub struct Epoch {
-    /// Its number, from 1.
-    pub epoch: u64,
-    /// Sums over the training images as they were learned from.
-    pub train: Running,
-    /// Sums over the validation images, if there are any.
-    pub val: Option<Running>,
-    /// Learning rate of the last step.
-    pub lr: f64,
-    /// Training images per second.
-    pub img_per_s: f64,
-    /// Is this the best checkpoint so far?
-    pub best: bool,
-}
-
-/// Is told what happens in a run.
-pub trait Observer {
-    /// A run begins, or goes on: steps in each epoch, and where it stands.
-    fn begin(&mut self, steps_per_epoch: u64, progress: &Progress);
-    /// A step is done.
-    fn step(&mut self, progress: &Progress, lr: f64);
-    /// An epoch is done and saved.
-    fn epoch(&mut self, epoch: &Epoch);
-}
 
 /// A run that is ready to go.
 #[derive(Debug)]
@@ -203,14 +123,15 @@ impl<'a> Trainer<'a> {
         let steps = cut(self.train.len(), self.config.batch);
         observer.begin(steps.len() as u64, &self.progress);
         let mut stretch = Stretch::new(self.model.device);
-        while self.progress.epoch < self.config.epochs {
+        let mut told = self.progress.seconds;
+        while self.progress.epoch < self.config.epochs && !self.enough(dir, observer) {
             let (images, before, entered) = (self.images(), self.progress.seconds, Instant::now());
             let mut saved = Instant::now();
             self.begin(&mut engine, &steps);
             let mut lr = self.scheduler.lr(self.progress.step);
             while let Some(left) = steps.len().checked_sub(self.progress.step_in_epoch as usize).filter(|left| *left > 0) {
                 let began = Instant::now();
-                let now = stretch.length.min(left);
+                let now = stretch.length.min(left).min(self.until_log());
                 for _ in 0..now {
                     lr = self.step(&mut engine, &steps)?;
                 }
@@ -225,7 +146,9 @@ impl<'a> Trainer<'a> {
                 let progress = &mut self.progress;
                 progress.sums.merge(&counted);
                 progress.seconds = before + entered.elapsed().as_secs_f64();
+                progress.untold.merge(&counted);
                 observer.step(progress, lr);
+                self.log(&mut engine, dir, observer, (steps.len() as u64, lr, &mut told))?;
                 stretch.adapt(began.elapsed());
                 if self.progress.loss_scale.is_some() && self.model.device == Device::Cpu {
                     self.progress.loss_scale = engine.settle(&self.model, &mut self.optimizer)?;
@@ -243,9 +166,54 @@ impl<'a> Trainer<'a> {
             }
             self.progress.loss_scale = engine.settle(&self.model, &mut self.optimizer)?;
             let images = self.images() - images;
-            self.end_epoch(engine.loader(), dir, observer, lr, images as f64 / (self.progress.seconds - before))?;
+            self.end_epoch(&engine, dir, observer, lr, images as f64 / (self.progress.seconds - before))?;
         }
         Ok(())
+    }
+
+    /// How many steps may be taken before some are to be reported.
+    fn until_log(&self) -> usize {
+        self.config.log_every.map_or(usize::MAX, |n| (n - self.progress.step_in_epoch % n) as usize)
+    }
+
+    /// Reports the steps since the last report, if there are as many as that takes or the epoch ends. `steps` are those of an epoch; `told`
+    /// is when the last report was.
+    fn log(
+        &mut self,
+        engine: &mut Engine,
+        dir: &mut RunDir,
+        observer: &mut dyn Observer,
+        (steps, lr, told): (u64, f64, &mut f64),
+    ) -> Result<()> {
+        let Progress { epoch, step, step_in_epoch, untold: sums, seconds, .. } = self.progress;
+        let Some(n) = self.config.log_every else { return Ok(()) };
+        if step_in_epoch % n != 0 && step_in_epoch < steps {
+            return Ok(());
+        }
+        let grad_norm = engine.grad_norm(&self.model)?;
+        let (epoch, rate) = (epoch + 1, sums.samples() as f64 / (seconds - *told));
+        let (loss, acc) = (sums.loss(), sums.accuracy());
+        let norm = Some(grad_norm);
+        dir.append(&Record { step, epoch, split: "step", loss, acc, lr, grad_norm: norm, time_s: seconds, samples_per_s: rate })?;
+        observer.log(&Log { epoch, step: (step_in_epoch, steps), sums, lr, grad_norm });
+        self.progress.untold = Running::default();
+        *told = seconds;
+        Ok(())
+    }
+
+    /// Has there been no better validation for so long that the run is to stop? Says so.
+    fn enough(&self, dir: &RunDir, observer: &mut dyn Observer) -> bool {
+        let (Some(patience), Some((best, at))) = (self.config.early_stop, self.progress.best) else { return false };
+        let stop = self.progress.epoch >= at + patience && self.progress.step_in_epoch == 0;
+        if stop {
+            let what = if self.config.monitor == "loss" { format!("loss {best:.4}") } else { format!("accuracy {:.2}%", 100.0 * best) };
+            let (epoch, path) = (self.progress.epoch, dir.best());
+            observer.remark(&format!(
+                "stopped early after epoch {epoch}: no better validation for {patience} epochs; the best, {what}, was in epoch {at}: {}",
+                path.display()
+            ));
+        }
+        stop
     }
 
     /// The training images for this network.
@@ -288,19 +256,23 @@ impl<'a> Trainer<'a> {
     /// Validates, writes the metrics of an epoch whose steps are all done, and saves.
     ///
     /// `last` comes last: a run killed before it goes on from the epoch before, drops the records and makes all of this again.
-    fn end_epoch(&mut self, loader: &Loader, dir: &mut RunDir, observer: &mut dyn Observer, lr: f64, img_per_s: f64) -> Result<()> {
+    fn end_epoch(&mut self, engine: &Engine, dir: &mut RunDir, observer: &mut dyn Observer, lr: f64, img_per_s: f64) -> Result<()> {
+        let grad_norm = engine.grad_norm(&self.model)?;
         let val = match self.val.is_empty() {
             true => None,
-            false => Some(evaluate(&mut self.model, loader, &self.val, EVAL_BATCH, |_, _| Ok(()))?),
+            false => Some(evaluate(&mut self.model, engine.loader(), &self.val, EVAL_BATCH, |_, _| Ok(()))?),
         };
         let progress = &mut self.progress;
         let train = std::mem::take(&mut progress.sums);
         progress.epoch += 1;
         progress.step_in_epoch = 0;
-        let better = |val: Running| val.loss().is_finite() && progress.best.is_none_or(|(best, _)| val.accuracy() > best);
+        let by = self.config.monitor()?;
+        let figure = |val: Running| if by == Mode::Min { val.loss() } else { val.accuracy() };
+        let beats = |x: f64, best: f64| if by == Mode::Min { x < best } else { x > best };
+        let better = |val: Running| val.loss().is_finite() && progress.best.is_none_or(|(best, _)| beats(figure(val), best));
         let best = val.is_some_and(better);
         if let (true, Some(val)) = (best, val) {
-            progress.best = Some((val.accuracy(), progress.epoch));
+            progress.best = Some((figure(val), progress.epoch));
         }
         let judged = val.unwrap_or(train);
         self.scheduler.epoch_end(match self.scheduler.schedule() {
@@ -308,10 +280,10 @@ impl<'a> Trainer<'a> {
             _ => judged.loss(),
         });
         let Progress { step, epoch, seconds, .. } = self.progress;
-        for (split, sums) in [("train", Some(train)), ("val", val)] {
+        for (split, sums, grad_norm) in [("train", Some(train), Some(grad_norm)), ("val", val, None)] {
             if let Some(sums) = sums {
                 let (loss, acc) = (sums.loss(), sums.accuracy());
-                dir.append(&Record { step, epoch, split, loss, acc, lr, time_s: seconds, img_per_s })?;
+                dir.append(&Record { step, epoch, split, loss, acc, lr, grad_norm, time_s: seconds, samples_per_s: img_per_s })?;
             }
         }
         let saved = self.checkpoint()?;

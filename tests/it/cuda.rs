@@ -12,7 +12,7 @@ use cugrad::device::memory::PrivatePool;
 use cugrad::ops::{self, Case};
 use cugrad::optim::LossScale;
 use cugrad::tensor::{DType, Spec, Tensor};
-use cugrad::train::trainer::{Epoch, Place, Progress};
+use cugrad::train::progress::{Epoch, Place, Progress};
 use cugrad::train::{Array, Config, Observer, RunDir, Trainer};
 use rayon::prelude::*;
 use serde_json::Value;
