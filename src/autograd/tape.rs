@@ -117,6 +117,8 @@ pub struct Tape {
     values: Vec<Value>,
     entries: Vec<Entry>,
     recording: bool,
+    /// Does it keep every value until it is dropped?
+    keeping: bool,
 }
 
 /// One line of the tape, for those who print, export or count it.
@@ -147,6 +149,11 @@ impl Tape {
     /// A tape for inference: keeps nothing for backward.
     pub fn inference() -> Self {
         Self::default()
+    }
+
+    /// A tape for inference that keeps every value, for those who look at them afterwards.
+    pub fn keeping() -> Self {
+        Self { keeping: true, ..Self::default() }
     }
 
     /// Puts a value on the tape whose gradient nobody wants: a batch of pictures, labels.
@@ -209,7 +216,7 @@ impl Tape {
     /// Says that forward will not read `v` again; its memory is freed now unless backward needs it.
     pub fn release(&mut self, v: Var) {
         let value = &mut self.values[v.i()];
-        if !value.kept && value.origin == Origin::Op {
+        if !value.kept && !self.keeping && value.origin == Origin::Op {
             value.tensor = None;
         }
     }

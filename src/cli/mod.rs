@@ -14,6 +14,7 @@ mod progress;
 mod recipe;
 mod summary;
 mod train;
+mod trial;
 
 use crate::device;
 use crate::error::{Error, Result};

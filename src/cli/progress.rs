@@ -3,6 +3,7 @@
 //! Read next: `train.rs`.
 
 use crate::train::progress::{Epoch, Log, Observer, Progress};
+use crate::train::watch::Figures;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::io::Write;
@@ -32,10 +33,7 @@ impl Terminal {
 
     /// Prints a line of results. Nobody is left to read it if this fails; the run goes on for its checkpoints.
     fn line(&self, line: String) {
-        self.bar.suspend(|| match self.show {
-            Show::Remarks => super::remark(line),
-            Show::Lines | Show::Json => drop(writeln!(std::io::stdout(), "{line}")),
-        });
+        self.bar.suspend(|| writeln!(std::io::stdout(), "{line}").ok());
     }
 
     /// Takes the bar away.
@@ -94,6 +92,19 @@ impl Observer for Terminal {
             )
         };
         self.line(line);
+    }
+
+    fn watch(&mut self, figures: &[Figures]) {
+        if self.show == Show::Json {
+            return self.line(json!({"event": "watch", "params": figures}).to_string());
+        }
+        let mut table = format!("{:<28} {:>10} {:>10} {:>10}", "parameter", "|grad|", "|weight|", "update");
+        let cell = |x: f64| if x.is_finite() { format!("{x:.2e}") } else { "-".into() };
+        for f in figures {
+            let [grad, weight, update] = [f.grad_norm, f.weight_norm, f.update_ratio].map(cell);
+            table += &format!("\n{:<28} {grad:>10} {weight:>10} {update:>10}", f.param);
+        }
+        self.line(table);
     }
 
     fn remark(&mut self, line: &str) {

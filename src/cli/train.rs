@@ -6,7 +6,7 @@ use super::data_args::same_classes;
 use super::progress::{Show, Terminal};
 use super::recipe::Recipe;
 use super::{DataArgs, print, remark};
-use crate::data::{Loader, Source};
+use crate::data::{Loader, Source, Splits};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::train::progress::Place;
@@ -109,6 +109,10 @@ pub struct Train {
 impl Train {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
+        if self.recipe.is_trial() {
+            let (place, config, splits) = self.start(None)?;
+            return self.recipe.trial(&mut trainer(config, &splits, place, None)?, self.json);
+        }
         let done = self.train(if self.json { Show::Json } else { Show::Lines }, None)?;
         if self.json { print(done.json()) } else { print(&done) }
     }
@@ -117,34 +121,13 @@ impl Train {
     /// one, Ctrl-C does.
     pub(super) fn train(&self, show: Show, stop: Option<Arc<AtomicBool>>) -> Result<Done> {
         let began = Instant::now();
-        let (device, why) = Device::open(&self.device)?;
-        why.into_iter().for_each(remark);
-        let place = Place { device, capture: !self.no_capture };
         let saved = match &self.resume {
             Some(path) => Some((path.clone(), Checkpoint::load(path)?)),
             None => None,
         };
-        let mut config = self.choose(saved.as_ref())?;
-        config.check().map_err(|e| self.blame(e))?;
-        let (data, splits) = self.data_args.load(&config)?;
-        config.data = data;
-
-        let source: Source = config.data.parse()?;
-        if config.augment()?.flip && source.is_white_on_black() && source != Source::Fashion {
-            remark("note: --augment flip mirrors half of the pictures, and a mirrored digit or letter is another sign");
-        }
-        let mut trainer = Trainer::new(config.clone(), &splits, place)?;
-        match (&saved, &config.init_from) {
-            (Some((path, saved)), _) => {
-                trainer.resume(saved, path)?;
-                same_classes(&splits.train.classes, &classes(path, saved)?, path)?;
-            }
-            (None, Some(path)) => {
-                let transfer = Transfer::start(&mut trainer.model, &Checkpoint::load(path)?, path)?;
-                remark(format_args!("first weights from {}: {transfer}", path.display()));
-            }
-            (None, None) => {}
-        }
+        let (place, config, splits) = self.start(saved.as_ref())?;
+        let device = place.device;
+        let mut trainer = trainer(config.clone(), &splits, place, saved.as_ref())?;
         // The parent of a bare file name is empty.
         let beside = saved.as_ref().and_then(|(path, _)| path.parent());
         let beside = beside.map(|parent| if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.into() });
@@ -172,6 +155,8 @@ impl Train {
         terminal.finish();
         result?;
 
+        // What is tested is what was validated.
+        trainer.exchange()?;
         let loader = Loader::new(&splits.test, &splits.normalization, trainer.model.input, trainer.model.dtype, device)?;
         let numbers: Vec<u32> = (0..splits.test.len() as u32).collect();
         let test = evaluate(&mut trainer.model, &loader, &numbers, EVAL_BATCH, |_, _| Ok(()))?;
@@ -190,6 +175,21 @@ impl Train {
             samples_per_s: rate,
         })?;
         Ok(Done { test, img_per_s: rate, seconds: began.elapsed().as_secs_f64(), checkpoint: dir.last(), config })
+    }
+
+    /// Where to compute, the choices, and the data.
+    fn start(&self, saved: Option<&(PathBuf, Checkpoint)>) -> Result<(Place, Config, Splits)> {
+        let (device, why) = Device::open(&self.device)?;
+        why.into_iter().for_each(remark);
+        let mut config = self.choose(saved)?;
+        config.check().map_err(|e| self.blame(e))?;
+        let (data, splits) = self.data_args.load(&config)?;
+        config.data = data;
+        let source: Source = config.data.parse()?;
+        if config.augment()?.flip && source.is_white_on_black() && source != Source::Fashion {
+            remark("note: --augment flip mirrors half of the pictures, and a mirrored digit or letter is another sign");
+        }
+        Ok((Place { device, capture: !self.no_capture }, config, splits))
     }
 
     /// Names the configuration file in an error that is there without the flags, too.
@@ -255,15 +255,34 @@ impl Train {
         let own = |data: &str| data.parse().is_ok_and(|source: Source| source.is_own());
         let data = if own(&config.data) && own(&before.data) { &before.data } else { &config.data }.clone();
         // What may change is what no step depends on; and another place of the same pictures.
-        let Config { epochs, early_stop, log_every, .. } = before;
-        if saved.is_some() && (Config { epochs, early_stop, log_every, data, ..config.clone() }) != before {
+        let Config { epochs, early_stop, log_every, watch, .. } = before;
+        let data_dir = before.data_dir.clone();
+        if saved.is_some() && (Config { epochs, early_stop, log_every, watch, data, data_dir, ..config.clone() }) != before {
             return Err(Error::usage(
-                "a resumed run keeps its choices; only --epochs, --early-stop and --log-every can change, and where a folder or list lies",
+                "a resumed run keeps its choices; only --epochs, --early-stop, --log-every and --watch can change, and where a folder or list lies",
             )
                 .hint("leave out the other flags, or start a new run"));
         }
         Ok(config)
     }
+}
+
+/// A trainer with its first weights: those of the checkpoint to resume, of another network, or drawn.
+fn trainer<'a>(config: Config, splits: &'a Splits, place: Place, saved: Option<&(PathBuf, Checkpoint)>) -> Result<Trainer<'a>> {
+    let init_from = config.init_from.clone();
+    let mut trainer = Trainer::new(config, splits, place)?;
+    match (saved, init_from) {
+        (Some((path, saved)), _) => {
+            trainer.resume(saved, path)?;
+            same_classes(&splits.train.classes, &classes(path, saved)?, path)?;
+        }
+        (None, Some(path)) => {
+            let transfer = Transfer::start(&mut trainer.model, &Checkpoint::load(&path)?, &path)?;
+            remark(format_args!("first weights from {}: {transfer}", path.display()));
+        }
+        (None, None) => {}
+    }
+    Ok(trainer)
 }
 
 /// What a run came to.

@@ -27,8 +27,8 @@ pub use heat::Heat;
 pub use lines::{Lines, Series};
 pub use picture::Picture;
 
-use crate::error::{Error, Result};
 use crate::disk::replace;
+use crate::error::{Error, Result};
 use std::io::Write;
 use std::path::Path;
 

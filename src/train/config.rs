@@ -26,6 +26,9 @@ pub struct Config {
     /// Leave out pictures that cannot be read.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub skip_broken: bool,
+    /// The directory that data sets lie in, if it was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
     /// Passes over the training images.
     pub epochs: u64,
     /// Images per step.
@@ -82,6 +85,12 @@ pub struct Config {
     /// Stop when so many epochs have gone by without a better validation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub early_stop: Option<u64>,
+    /// Judge and keep the running average of the weights with this decay; beside it the weights go on as ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema: Option<f64>,
+    /// Look at each parameter's gradient and update after each so many steps of an epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watch: Option<u64>,
     /// Report the loss after each so many steps, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_every: Option<u64>,
@@ -92,6 +101,7 @@ impl Default for Config {
         Self {
             model: "lenet".into(),
             data: "auto".into(),
+            data_dir: None,
             image_size: None,
             skip_broken: false,
             epochs: 5,
@@ -117,6 +127,8 @@ impl Default for Config {
             freeze: Vec::new(),
             monitor: "acc".into(),
             early_stop: None,
+            ema: None,
+            watch: None,
             log_every: None,
         }
     }
@@ -140,6 +152,7 @@ impl Config {
         positive("batch", self.batch as u64)?;
         positive("limit", self.limit.unwrap_or(1) as u64)?;
         positive("early-stop", self.early_stop.unwrap_or(1))?;
+        positive("watch", self.watch.unwrap_or(1))?;
         positive("log-every", self.log_every.unwrap_or(1))?;
         let within = |name: &str, x: f64, range: std::ops::Range<f64>| {
             if range.contains(&x) {
@@ -151,6 +164,7 @@ impl Config {
         within("lr", self.lr, 0.0..1e6)?;
         within("weight-decay", self.weight_decay.unwrap_or(0.0), 0.0..1e6)?;
         within("label-smoothing", self.label_smoothing, 0.0..1.0)?;
+        within("ema", self.ema.unwrap_or(0.0), 0.0..1.0)?;
         within("val-split", self.val_split, 0.0..1.0)?;
         self.rule()?;
         self.schedule()?;

@@ -1,20 +1,27 @@
 //! Training: steps, runs, what they measure, and what they leave on disk.
 //!
 //! [`step`] is one update and one evaluation; [`engine`] runs steps on a device; [`trainer`] repeats them and can stop and go on, [`progress`] is what it tells;
-//! [`config`] says what a run is; [`transfer`] begins with another network's weights; [`watch`] looks at gradients;
-//! [`metrics`], [`checkpoint`] and [`rundir`] know no tensors: they take numbers, names and paths. Read in that order, then
+//! [`config`] says what a run is; [`transfer`] begins with another network's weights;
+//! [`watch`], [`health`] and [`nonfinite`] look at what it does, [`trial`] tries it before;
+//! [`metrics`], [`checkpoint`], [`tensorboard`] and [`rundir`] know no tensors: they take numbers, names and paths. Read in that order, then
 //! `cli/mod.rs`.
 
+mod averaged;
 pub mod checkpoint;
 pub mod config;
 pub mod engine;
+pub mod health;
+mod looks;
 pub mod metrics;
+pub mod nonfinite;
 pub mod progress;
 pub mod rundir;
 pub mod step;
+pub mod tensorboard;
 pub mod trained;
 pub mod trainer;
 pub mod transfer;
+pub mod trial;
 pub mod watch;
 
 pub use crate::disk;

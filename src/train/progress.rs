@@ -3,6 +3,7 @@
 //! Nothing is done here: `trainer.rs` fills these in, an [`Observer`] shows them. Read next: `trainer.rs`.
 
 use super::metrics::Running;
+use super::watch::Figures;
 use crate::device::Device;
 use crate::optim::LossScale;
 use serde::{Deserialize, Serialize};
@@ -106,6 +107,8 @@ pub trait Observer {
     fn step(&mut self, progress: &Progress, lr: f64);
     /// As many steps are done as are to be reported together.
     fn log(&mut self, _log: &Log) {}
+    /// What `--watch` saw of each parameter in an epoch, in the mean.
+    fn watch(&mut self, _figures: &[Figures]) {}
     /// Something is to be said in words.
     fn remark(&mut self, _line: &str) {}
     /// An epoch is done and saved.

@@ -1,4 +1,4 @@
-//! The directory of a run: its resolved configuration, its figures as JSON lines and as CSV, and the paths of its checkpoints.
+//! The directory of a run: its resolved configuration, its figures as JSON lines, as CSV and for TensorBoard, and the paths of its checkpoints.
 //!
 //! Every record is one write to each file, so a killed run loses at most the record it was writing, and `tail -f` sees them at
 //! once. Not here: what is in a checkpoint (`checkpoint.rs`), pictures and reports (`plot/`), reading figures back.
@@ -12,6 +12,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::disk::{io_error, replace};
+use super::tensorboard::Events;
+use super::watch::Figures;
 use crate::error::{Error, Result};
 
 /// The columns of `metrics.csv`, which are the keys of [`Record`].
@@ -61,6 +63,12 @@ pub struct RunDir {
     path: PathBuf,
     jsonl: File,
     csv: File,
+    /// The step that a resumed run goes on from.
+    from: Option<u64>,
+    /// TensorBoard's file, from the first record on.
+    events: Option<Events>,
+    /// What `--watch` sees.
+    watch: Option<File>,
 }
 
 impl RunDir {
@@ -101,7 +109,7 @@ impl RunDir {
         fs::create_dir_all(&path).map_err(|e| io_error("cannot create", &path, &e))?;
         let jsonl = append_to(&path.join("metrics.jsonl"))?;
         let csv = append_to(&path.join("metrics.csv"))?;
-        let mut run = RunDir { path, jsonl, csv };
+        let mut run = RunDir { path, jsonl, csv, from: None, events: None, watch: None };
         if size(&run.csv, &run.path)? == 0 {
             write(&mut run.csv, &run.path.join("metrics.csv"), HEADER)?;
         }
@@ -128,12 +136,17 @@ impl RunDir {
         self.path.join("metrics.csv")
     }
 
+    /// What `--watch` sees of each parameter, one JSON object per line.
+    pub fn watch_jsonl(&self) -> PathBuf {
+        self.path.join("watch.jsonl")
+    }
+
     /// The checkpoint to resume from.
     pub fn last(&self) -> PathBuf {
         self.path.join("last.safetensors")
     }
 
-    /// The checkpoint with the best validation accuracy.
+    /// The checkpoint with the best validation.
     pub fn best(&self) -> PathBuf {
         self.path.join("best.safetensors")
     }
@@ -150,19 +163,78 @@ impl RunDir {
         Ok(size(&self.jsonl, &self.path)? > 0)
     }
 
-    /// Appends one record to both metrics files.
+    /// Appends one record to both metrics files, and its figures to TensorBoard's.
     pub fn append(&mut self, record: &Record) -> Result<()> {
         let (jsonl, csv) = (self.metrics_jsonl(), self.metrics_csv());
         let line = serde_json::to_string(record).map_err(|e| Error::run(format!("cannot write {}: {e}", jsonl.display())))?;
         write(&mut self.jsonl, &jsonl, &(line + "\n"))?;
-        write(&mut self.csv, &csv, &record.csv())
+        write(&mut self.csv, &csv, &record.csv())?;
+        let split = record.split;
+        let mut figures = vec![(format!("loss/{split}"), record.loss), (format!("acc/{split}"), record.acc)];
+        if let Some(norm) = record.grad_norm {
+            figures.extend([(format!("grad_norm/{split}"), norm), (format!("lr/{split}"), record.lr)]);
+        }
+        // A test at the step that a run was resumed at has been told by the file before.
+        if split == "test" && self.from.is_some_and(|from| record.step < from) {
+            return Ok(());
+        }
+        self.events()?.scalars(record.step, figures.iter().map(|(tag, x)| (tag.as_str(), *x)))
+    }
+
+    /// Appends what `--watch` saw at a step.
+    pub fn append_watch(&mut self, step: u64, epoch: u64, figures: &[Figures]) -> Result<()> {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            step: u64,
+            epoch: u64,
+            #[serde(flatten)]
+            figures: &'a Figures,
+        }
+        let path = self.watch_jsonl();
+        let mut lines = String::new();
+        let mut scalars = Vec::new();
+        for figures in figures {
+            let line = serde_json::to_string(&Line { step, epoch, figures });
+            lines += &line.map_err(|e| Error::run(format!("cannot write {}: {e}", path.display())))?;
+            lines.push('\n');
+            let Figures { param, grad_norm, update_ratio, .. } = figures;
+            scalars.extend([(format!("grad_norm/{param}"), *grad_norm), (format!("update_ratio/{param}"), *update_ratio)]);
+        }
+        let file = match &mut self.watch {
+            Some(file) => file,
+            none => none.insert(append_to(&path)?),
+        };
+        write(file, &path, &lines)?;
+        self.events()?.scalars(step, scalars.iter().map(|(tag, x)| (tag.as_str(), *x)))
+    }
+
+    /// Shows TensorBoard how numbers are spread.
+    pub fn histograms(&mut self, step: u64, arrays: Vec<(String, Vec<f64>)>) -> Result<()> {
+        self.events()?.histograms(step, arrays)
+    }
+
+    fn events(&mut self) -> Result<&mut Events> {
+        match &mut self.events {
+            Some(events) => Ok(events),
+            none => Ok(none.insert(Events::create(&self.path, self.from)?)),
+        }
     }
 
     /// Drops the records after `step`, for a run that resumes there and will write them again: the test of its end, too.
     ///
     /// A line that a killed run left unfinished, and any other that is no record, is dropped too.
     pub fn truncate_after(&mut self, step: u64) -> Result<()> {
-        self.keep(|s, split| s < step || s == step && split != "test")
+        self.from = Some(step + 1);
+        self.keep(|s, split| s < step || s == step && split != "test")?;
+        if self.watch_jsonl().exists() {
+            #[derive(Deserialize)]
+            struct Row {
+                step: u64,
+            }
+            self.watch =
+                Some(rewrite(&self.watch_jsonl(), "", |line| serde_json::from_str::<Row>(line).is_ok_and(|row| row.step <= step))?);
+        }
+        Ok(())
     }
 
     /// Drops all records, for a run that begins anew in a directory that has some.

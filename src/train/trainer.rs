@@ -4,11 +4,13 @@
 //! and the running sums of the epoch are all there is to save, and a resumed run gives the same bits as one that never stopped.
 //! Printing is not done here: an [`Observer`] (`progress.rs`) is told what happens. Read next: `cli/train.rs`.
 
+use super::averaged::Averaged;
 use super::checkpoint::{self, Array, Checkpoint};
 use super::config::Config;
 use super::engine::Engine;
+use super::looks::Looks;
 use super::metrics::Running;
-use super::progress::{Epoch, Log, Observer, Place, Progress, Stretch};
+use super::progress::{Epoch, Observer, Place, Progress, Stretch};
 use super::rundir::{Record, RunDir};
 use super::step::{Setting, evaluate};
 use super::trained::{describe, json, keep, load_model, restore};
@@ -35,14 +37,15 @@ const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// A run that is ready to go.
 #[derive(Debug)]
 pub struct Trainer<'a> {
-    config: Config,
+    pub(super) config: Config,
     splits: &'a Splits,
-    train: Vec<u32>,
-    val: Vec<u32>,
+    pub(super) train: Vec<u32>,
+    pub(super) val: Vec<u32>,
     /// The network.
     pub model: Model,
-    optimizer: Optimizer,
-    scheduler: Scheduler,
+    pub(super) optimizer: Optimizer,
+    pub(super) scheduler: Scheduler,
+    averaged: Option<Averaged>,
     place: Place,
     /// How far it has come.
     pub progress: Progress,
@@ -63,10 +66,14 @@ impl<'a> Trainer<'a> {
             return Err(Error::data(format!("{} training and {} test images are too few", train.len(), splits.test.len()))
                 .hint("raise --limit or lower --val-split"));
         }
-        let optimizer = Optimizer::new(config.rule()?, &model.params);
+        let mut optimizer = Optimizer::new(config.rule()?, &model.params);
+        if let Some(decay) = config.ema {
+            optimizer = optimizer.with_average(decay, &model.params);
+        }
+        let averaged = config.ema.map(|_| Averaged::new(&model));
         let steps = cut(train.len(), config.batch).len() as u64;
         let scheduler = Scheduler::new(config.schedule()?, config.lr, config.epochs, steps);
-        Ok(Self { config, splits, train, val, model, optimizer, scheduler, place, progress: Progress::default() })
+        Ok(Self { config, splits, train, val, model, optimizer, scheduler, averaged, place, progress: Progress::default() })
     }
 
     /// Goes on where a checkpoint stopped. The trainer must have been made from the checkpoint's configuration.
@@ -91,6 +98,9 @@ impl<'a> Trainer<'a> {
         for (steps, &saved) in self.optimizer.steps_mut().zip(saved.i64(STEPS)?) {
             *steps = saved as u64;
         }
+        if let Some(averaged) = &mut self.averaged {
+            averaged.resume(saved, &mut self.model, &mut self.optimizer)?;
+        }
         self.progress = progress;
         self.scheduler.watch = watch;
         Ok(())
@@ -106,6 +116,9 @@ impl<'a> Trainer<'a> {
         saved.tensors.insert(STEPS.into(), (vec![steps.len()], Array::I64(steps)));
         saved.meta.insert("trainer".into(), json(&self.progress)?);
         saved.meta.insert("scheduler".into(), json(&self.scheduler.watch)?);
+        if let Some(averaged) = &self.averaged {
+            averaged.add_to(&mut saved, &self.model, &self.optimizer)?;
+        }
         Ok(saved)
     }
 
@@ -123,7 +136,10 @@ impl<'a> Trainer<'a> {
         let steps = cut(self.train.len(), self.config.batch);
         observer.begin(steps.len() as u64, &self.progress);
         let mut stretch = Stretch::new(self.model.device);
-        let mut told = self.progress.seconds;
+        let mut looks = Looks::new(self);
+        if let (0, Some(average)) = (self.progress.step, self.optimizer.average_mut()) {
+            average.begin(&self.model.params);
+        }
         while self.progress.epoch < self.config.epochs && !self.enough(dir, observer) {
             let (images, before, entered) = (self.images(), self.progress.seconds, Instant::now());
             let mut saved = Instant::now();
@@ -131,98 +147,49 @@ impl<'a> Trainer<'a> {
             let mut lr = self.scheduler.lr(self.progress.step);
             while let Some(left) = steps.len().checked_sub(self.progress.step_in_epoch as usize).filter(|left| *left > 0) {
                 let began = Instant::now();
-                let now = stretch.length.min(left).min(self.until_log());
+                let now = stretch.length.min(left).min(self.before_steps(&mut looks)?);
                 for _ in 0..now {
                     lr = self.step(&mut engine, &steps)?;
                 }
                 let counted = engine.read()?;
                 if !counted.loss().is_finite() {
-                    let last = self.progress.step - 1;
-                    let place =
-                        if now == 1 { format!("at step {last}") } else { format!("between steps {} and {last}", last + 1 - now as u64) };
-                    return Err(Error::run(format!("the loss became {} {place}", counted.loss()))
-                        .hint("lower --lr, or look at the data; the checkpoints of finished epochs are intact"));
+                    return Err(self.failed(&engine, &steps, counted.loss())?);
                 }
                 let progress = &mut self.progress;
                 progress.sums.merge(&counted);
                 progress.seconds = before + entered.elapsed().as_secs_f64();
                 progress.untold.merge(&counted);
                 observer.step(progress, lr);
-                self.log(&mut engine, dir, observer, (steps.len() as u64, lr, &mut told))?;
+                self.after_steps(&mut looks, &engine, dir, observer, (steps.len() as u64, lr))?;
                 stretch.adapt(began.elapsed());
                 if self.progress.loss_scale.is_some() && self.model.device == Device::Cpu {
                     self.progress.loss_scale = engine.settle(&self.model, &mut self.optimizer)?;
                 }
                 if stop.load(Ordering::Relaxed) {
                     self.progress.loss_scale = engine.settle(&self.model, &mut self.optimizer)?;
-                    return self.interrupt(dir);
+                    return self.interrupt(&engine, dir);
                 }
                 if saved.elapsed() > SAVE_EVERY {
                     self.progress.loss_scale = engine.settle(&self.model, &mut self.optimizer)?;
-                    self.checkpoint()?.save(&dir.last())?;
+                    self.save(&engine, dir)?;
                     self.begin(&mut engine, &steps);
                     saved = Instant::now();
                 }
             }
             self.progress.loss_scale = engine.settle(&self.model, &mut self.optimizer)?;
             let images = self.images() - images;
-            self.end_epoch(&engine, dir, observer, lr, images as f64 / (self.progress.seconds - before))?;
+            self.end_epoch(&mut looks, &engine, dir, observer, lr, images as f64 / (self.progress.seconds - before))?;
         }
         Ok(())
-    }
-
-    /// How many steps may be taken before some are to be reported.
-    fn until_log(&self) -> usize {
-        self.config.log_every.map_or(usize::MAX, |n| (n - self.progress.step_in_epoch % n) as usize)
-    }
-
-    /// Reports the steps since the last report, if there are as many as that takes or the epoch ends. `steps` are those of an epoch; `told`
-    /// is when the last report was.
-    fn log(
-        &mut self,
-        engine: &mut Engine,
-        dir: &mut RunDir,
-        observer: &mut dyn Observer,
-        (steps, lr, told): (u64, f64, &mut f64),
-    ) -> Result<()> {
-        let Progress { epoch, step, step_in_epoch, untold: sums, seconds, .. } = self.progress;
-        let Some(n) = self.config.log_every else { return Ok(()) };
-        if step_in_epoch % n != 0 && step_in_epoch < steps {
-            return Ok(());
-        }
-        let grad_norm = engine.grad_norm(&self.model)?;
-        let (epoch, rate) = (epoch + 1, sums.samples() as f64 / (seconds - *told));
-        let (loss, acc) = (sums.loss(), sums.accuracy());
-        let norm = Some(grad_norm);
-        dir.append(&Record { step, epoch, split: "step", loss, acc, lr, grad_norm: norm, time_s: seconds, samples_per_s: rate })?;
-        observer.log(&Log { epoch, step: (step_in_epoch, steps), sums, lr, grad_norm });
-        self.progress.untold = Running::default();
-        *told = seconds;
-        Ok(())
-    }
-
-    /// Has there been no better validation for so long that the run is to stop? Says so.
-    fn enough(&self, dir: &RunDir, observer: &mut dyn Observer) -> bool {
-        let (Some(patience), Some((best, at))) = (self.config.early_stop, self.progress.best) else { return false };
-        let stop = self.progress.epoch >= at + patience && self.progress.step_in_epoch == 0;
-        if stop {
-            let what = if self.config.monitor == "loss" { format!("loss {best:.4}") } else { format!("accuracy {:.2}%", 100.0 * best) };
-            let (epoch, path) = (self.progress.epoch, dir.best());
-            observer.remark(&format!(
-                "stopped early after epoch {epoch}: no better validation for {patience} epochs; the best, {what}, was in epoch {at}: {}",
-                path.display()
-            ));
-        }
-        stop
     }
 
     /// The training images for this network.
-    fn loader(&self) -> Result<Loader<'a>> {
+    pub(super) fn loader(&self) -> Result<Loader<'a>> {
         Loader::new(&self.splits.train, &self.splits.normalization, self.model.input, self.model.dtype, self.model.device)
     }
 
     /// Lets the engine begin, or go on with, the epoch under way.
-    fn begin(&mut self, engine: &mut Engine, steps: &[Range<usize>]) {
+    pub(super) fn begin(&mut self, engine: &mut Engine, steps: &[Range<usize>]) {
         let Progress { epoch, step, step_in_epoch, .. } = self.progress;
         let order = permutation(self.train.len(), self.config.seed, epoch).iter().map(|&i| self.train[i as usize]).collect();
         let first = steps.get(step_in_epoch as usize).map_or(0, |range| range.start);
@@ -234,20 +201,25 @@ impl<'a> Trainer<'a> {
     }
 
     /// Where the schedule stands: it moves on with each step that was taken, not with those that the loss scale left out.
-    fn rate(&self) -> u64 {
+    pub(super) fn rate(&self) -> u64 {
         self.progress.step - self.progress.loss_scale.map_or(0, |scale| scale.skipped)
     }
 
+    /// What a step needs to know at this learning rate.
+    pub(super) fn setting(&self, lr: f64) -> Setting {
+        let Config { seed, label_smoothing, .. } = self.config;
+        Setting { lr, label_smoothing, seed }
+    }
+
     /// Takes the next step; gives its learning rate.
-    fn step(&mut self, engine: &mut Engine, steps: &[Range<usize>]) -> Result<f64> {
+    pub(super) fn step(&mut self, engine: &mut Engine, steps: &[Range<usize>]) -> Result<f64> {
         let (step, step_in_epoch) = (self.rate(), self.progress.step_in_epoch);
-        let Config { seed, label_smoothing, batch, .. } = self.config;
         let (lr, range) = (self.scheduler.lr(step), steps[step_in_epoch as usize].clone());
         if let Some(momentum) = self.scheduler.momentum(step) {
             self.optimizer.set_momentum(momentum);
         }
-        let full = range.len() == batch;
-        engine.step(&mut self.model, &mut self.optimizer, range, full, &Setting { lr, label_smoothing, seed })?;
+        let (full, setting) = (range.len() == self.config.batch, self.setting(lr));
+        engine.step(&mut self.model, &mut self.optimizer, range, full, &setting)?;
         self.progress.step += 1;
         self.progress.step_in_epoch += 1;
         Ok(lr)
@@ -256,14 +228,24 @@ impl<'a> Trainer<'a> {
     /// Validates, writes the metrics of an epoch whose steps are all done, and saves.
     ///
     /// `last` comes last: a run killed before it goes on from the epoch before, drops the records and makes all of this again.
-    fn end_epoch(&mut self, engine: &Engine, dir: &mut RunDir, observer: &mut dyn Observer, lr: f64, img_per_s: f64) -> Result<()> {
-        let grad_norm = engine.grad_norm(&self.model)?;
+    fn end_epoch(
+        &mut self,
+        looks: &mut Looks,
+        engine: &Engine,
+        dir: &mut RunDir,
+        observer: &mut dyn Observer,
+        lr: f64,
+        img_per_s: f64,
+    ) -> Result<()> {
+        let train = self.progress.sums;
+        let grad_norm = self.after_epoch(looks, engine, dir, observer, &train)?;
+        self.show(engine.loader())?;
         let val = match self.val.is_empty() {
             true => None,
             false => Some(evaluate(&mut self.model, engine.loader(), &self.val, EVAL_BATCH, |_, _| Ok(()))?),
         };
         let progress = &mut self.progress;
-        let train = std::mem::take(&mut progress.sums);
+        progress.sums = Running::default();
         progress.epoch += 1;
         progress.step_in_epoch = 0;
         let by = self.config.monitor()?;
@@ -291,22 +273,50 @@ impl<'a> Trainer<'a> {
             saved.save(&dir.best())?;
         }
         saved.save(&dir.last())?;
+        self.exchange()?;
         observer.epoch(&Epoch { epoch, train, val, lr, img_per_s, best });
         Ok(())
     }
 
-    fn interrupt(&self, dir: &RunDir) -> Result<()> {
-        self.checkpoint()?.save(&dir.last())?;
+    /// With `--ema`: puts the averaged network in the network's place, with statistics that fit it.
+    fn show(&mut self, loader: &Loader) -> Result<()> {
+        self.exchange()?;
+        if let Some(averaged) = &mut self.averaged {
+            let order = permutation(self.train.len(), self.config.seed, 0);
+            let order: Vec<u32> = order.iter().map(|&i| self.train[i as usize]).collect();
+            averaged.estimate(&mut self.model, loader, &order)?;
+        }
+        Ok(())
+    }
+
+    /// With `--ema`: the network becomes the averaged one, to be used when the run is over, or again the one that trains.
+    pub fn exchange(&mut self) -> Result<()> {
+        match &mut self.averaged {
+            Some(averaged) => averaged.exchange(&mut self.model, &mut self.optimizer),
+            None => Ok(()),
+        }
+    }
+
+    /// Saves everything within an epoch.
+    fn save(&mut self, engine: &Engine, dir: &RunDir) -> Result<()> {
+        self.show(engine.loader())?;
+        let saved = self.checkpoint()?;
+        self.exchange()?;
+        saved.save(&dir.last())
+    }
+
+    fn interrupt(&mut self, engine: &Engine, dir: &RunDir) -> Result<()> {
+        self.save(engine, dir)?;
         let Progress { epoch, step_in_epoch, .. } = self.progress;
         let message =
             format!("interrupted in epoch {} after step {step_in_epoch}; everything is saved in {}", epoch + 1, dir.last().display());
         Err(Error::new(Kind::Interrupted, message)
-            .hint(format!("go on with: cugrad train --resume {} (and the same --device and --data-dir)", dir.last().display())))
+            .hint(format!("go on with: cugrad train --resume {} (and the same --device)", dir.last().display())))
     }
 }
 
 /// The images of each step of an epoch, `batch` at a time; one left over alone joins the step before, as batch norm needs two.
-fn cut(n: usize, batch: usize) -> Vec<Range<usize>> {
+pub(super) fn cut(n: usize, batch: usize) -> Vec<Range<usize>> {
     let alone = n > batch && n % batch == 1;
     let steps = if alone { n / batch } else { n.div_ceil(batch) };
     (0..steps).map(|step| step * batch..if step + 1 == steps { n } else { (step + 1) * batch }).collect()

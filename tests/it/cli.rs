@@ -120,7 +120,9 @@ pub fn same_runs(dir: &TempDir, a: &str, b: &str) {
         assert!(bits(&a) == bits(&b), "{file} differs");
     }
     assert_eq!(metrics(dir, a), metrics(dir, b));
-    assert_eq!(read(dir, &format!("{a}/config.toml")), read(dir, &format!("{b}/config.toml")));
+    // Where the data lie may change.
+    let [a, b] = [a, b].map(|run| read(dir, &format!("{run}/config.toml")));
+    assert!(a.lines().filter(|l| !l.starts_with("data-dir")).eq(b.lines().filter(|l| !l.starts_with("data-dir"))), "{a}{b}");
 }
 
 #[test]
@@ -218,6 +220,7 @@ fn a_run_leaves_everything_behind() {
     assert_eq!(said.out.lines().filter(|line| line.starts_with("epoch")).count(), 2);
     let mut files: Vec<_> = fs::read_dir(dir.path().join("a/b")).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
     files.sort();
+    assert!(files.remove(2).starts_with("events.out.tfevents."));
     assert_eq!(files, ["best.safetensors", "config.toml", "last.safetensors", "metrics.csv", "metrics.jsonl"]);
     assert_eq!(metrics(&dir, "a/b").len(), 1 + 2 * 2 + 1);
     let splits: Vec<String> =
@@ -369,7 +372,7 @@ fn resuming_is_refused_when_it_would_be_another_run() {
 fn a_loss_that_explodes_ends_the_run() {
     let dir = tempdir().unwrap();
     let said = cugrad(&dir, &format!("{QUICK} --optimizer sgd --lr 1e5 --epochs 3 --out a"));
-    said.fails(1, &["the loss became", "--lr"]);
+    said.fails(1, &["the loss became", "at step ", " gave ", "numbers are not finite", "--lr"]);
     assert!(!said.out.contains("best") && !dir.path().join("a/best.safetensors").exists(), "{}", said.out);
 }
 

@@ -122,7 +122,9 @@ fn captured_steps_equal_eager_steps_bit_for_bit() {
     let splits = synthetic(170, 4, 3);
     // The first draws dropout masks, the second has batch norms, the third a loss scale.
     for (model, precision) in [("mnist-cnn-fixed", "f32"), ("lenet-bn3", "bf16"), ("lenet", "f16")] {
-        let config = Config { augment: "shift:2,flip".into(), ..config(model, precision) };
+        // All that looks at a run on the way, too.
+        let (augment, ema, watch, log_every) = ("shift:2,flip".into(), Some(0.9), Some(3), Some(2));
+        let config = Config { augment, ema, watch, log_every, ..config(model, precision) };
         let run = |capture, interrupt| train(&config, &splits, Place { device: device::open(), capture }, interrupt);
         let (captured, eager, again) = (run(true, None), run(false, None), run(true, None));
         assert_eq!(different(&captured, &eager), [""; 0], "{model}: captured and eager");
@@ -130,6 +132,25 @@ fn captured_steps_equal_eager_steps_bit_for_bit() {
         let resumed = run(true, Some(4));
         assert_eq!(different(&captured, &resumed), [""; 0], "{model}: stopped and resumed");
     }
+}
+
+/// A captured step whose loss is no number is found and named, though others were replayed after it.
+#[test]
+fn a_loss_that_is_no_number_is_named_on_a_gpu() {
+    let splits = synthetic(170, 4, 3);
+    let sgd = |lr| Config { optimizer: "sgd".into(), schedule: "constant".into(), lr, ..config("net1", "f32") };
+    let failure = |place| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut trainer = Trainer::new(Config { epochs: 9, ..sgd(1e6 - 1.0) }, &splits, place).unwrap();
+        let (mut dir, stop) = (RunDir::create(Some(folder.path().join("run")), "test").unwrap(), AtomicBool::new(false));
+        trainer.run(&mut dir, &mut StopAfter(u64::MAX, &stop), &stop).unwrap_err().message
+    };
+    let message = failure(Place { device: device::open(), capture: true });
+    assert!(message.contains("the loss became") && message.contains(" gave "), "{message}");
+    assert_eq!(
+        message.split(" at step ").nth(1).unwrap().split(" gave").next(),
+        failure(Place::CPU).split(" at step ").nth(1).unwrap().split(" gave").next()
+    );
 }
 
 /// With a scale far too large the first steps overflow and are left out, on both devices alike; the schedule waits for them.
