@@ -3,7 +3,7 @@
 // Every array holds count numbers at the same places: weights, gradients and moments of all parameters one after the other, with
 // unused numbers between them. What changes from step to step lies in device memory, so that a captured step can be
 // replayed: `table` has a row of 8 coefficients for each step of an epoch, and place[2], the steps taken since it was written (not those
-// left out), says which one is next; in half precision
+// left out), says which one is next; place[3] says that training is halted; in half precision
 // scale[1] undoes the loss scale, and health[0] says that a gradient overflowed and the step must be left out.
 #include "common.cuh"
 
@@ -28,7 +28,7 @@ __device__ __forceinline__ bool begin(Step& s, const A* table, const int* place,
 #pragma unroll
     for (int j = 0; j < 8; j++) s.k[j] = table[8 * place[2] + j];
     s.unscale = scale ? scale[1] : (A)1;
-    return !(health && health[0]);
+    return !place[3] && !(health && health[0]);
 }
 
 // g = dw + decay·w;  b = mu·b + fresh·g;  d = b, or g + mu·b with Nesterov's;  w -= lr·d;  k = decay, mu, fresh, lr
@@ -92,6 +92,17 @@ extern "C" __global__ void __launch_bounds__(256) optimizer_rmsprop(
         b[i] = d.v;
     }
     w[i] = (w[i] - lr * d).v;
+}
+
+// The running average of the weights: ema += k·(w - ema), k from a table with a number for each step of an epoch.
+//
+// ema, w [count]. One thread = one element; one block = 256 of them.
+extern "C" __global__ void __launch_bounds__(256) optimizer_average(
+    A* ema, const A* w, const A* table, const int* place, const int* health, int count) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count || place[3] || (health && health[0])) return;
+    Exact k = table[place[2]], old = ema[i];
+    ema[i] = (old + k * (w[i] - old)).v;
 }
 
 // The working weights: the master weights rounded to T.

@@ -1,10 +1,14 @@
 // The bookkeeping of a training step that the host does not see: src/optim/clock.rs.
 #include "common.cuh"
 
-// The gradient that backward begins with: 1, or the loss scale.
+// The gradient that backward begins with: 1, or the loss scale. A loss that is infinite or NaN halts training: place[3] = 1, for good.
 //
-// dy: one number; scale: (scale, 1/scale) or null. One thread.
-extern "C" __global__ void __launch_bounds__(1) step_seed(A* dy, const A* scale) { dy[0] = scale ? scale[0] : (A)1; }
+// dy, loss: one number; scale: (scale, 1/scale) or null; place: as below. One thread.
+extern "C" __global__ void __launch_bounds__(1) step_seed(A* dy, const A* scale, const A* loss, int* place) {
+    dy[0] = scale ? scale[0] : (A)1;
+    // x - x is 0 for a number and NaN for infinities and NaN.
+    if (!(loss[0] - loss[0] == 0)) place[3] = 1;
+}
 
 // health[0] = 1 if any gradient is infinite or NaN
 //
@@ -12,18 +16,19 @@ extern "C" __global__ void __launch_bounds__(1) step_seed(A* dy, const A* scale)
 extern "C" __global__ void __launch_bounds__(256) step_check(const A* dw, int* health, int count) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
-    // x - x is 0 for a number and NaN for infinities and NaN.
     A x = dw[i];
     if (!(x - x == 0)) atomicOr(health, 1);
 }
 
 // On to the next step.
 //
-// step: its number, low and high word; place: step in the epoch, first image of the batch, steps taken in the epoch; health: overflow
+// step: its number, low and high word; place: step in the epoch, first image of the batch, steps taken in the epoch, whether training is
+// halted, when all stays as it is; health: overflow
 // in this step, good steps since the scale last changed, steps left out; scale: (scale, 1/scale). health and scale null: no loss
 // scale. As PyTorch's GradScaler: after an overflow the scale is halved, after `patience` good steps doubled, unless that is not
 // finite. One thread.
 extern "C" __global__ void __launch_bounds__(1) step_advance(int* step, int* place, int* health, A* scale, int batch, int patience) {
+    if (place[3]) return;
     step[0] += 1;
     if (step[0] == 0) step[1] += 1;
     place[0] += 1;

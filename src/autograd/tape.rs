@@ -117,6 +117,7 @@ pub struct Tape {
     values: Vec<Value>,
     entries: Vec<Entry>,
     recording: bool,
+    /// Does it keep every value until it is dropped?
     holding: bool,
 }
 

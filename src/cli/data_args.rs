@@ -13,9 +13,10 @@ use std::path::PathBuf;
 /// Which data, and where they lie.
 #[derive(Debug, Clone, Args)]
 pub(super) struct DataArgs {
-    /// Where data sets lie and are downloaded to (looks in DIR, DIR/<name> and torchvision's DIR/<NAME>/raw)
-    #[arg(long, value_name = "DIR", default_value = "data")]
-    pub data_dir: PathBuf,
+    /// Where data sets lie and are downloaded to (looks in DIR, DIR/<name> and torchvision's DIR/<NAME>/raw) [default: where a checkpoint's
+    /// data lay, else data]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
     /// Never use the network
     #[arg(long)]
     pub offline: bool,
@@ -37,6 +38,10 @@ impl DataArgs {
             config.image_size.clone_from(&self.image_size);
         }
         config.skip_broken |= self.skip_broken;
+        if let Some(dir) = &self.data_dir {
+            // A run may go on from elsewhere.
+            config.data_dir = Some(std::path::absolute(dir).unwrap_or_else(|_| dir.clone()));
+        }
     }
 
     /// Loads the data of a configuration in the form that its network takes, at most `limit` images of each part.
@@ -70,6 +75,9 @@ impl DataArgs {
             judge_all,
             ..self.options()
         };
+        // What a checkpoint says may be a directory of another machine.
+        let saved = config.data_dir.clone().filter(|dir| self.data_dir.is_none() && dir.is_dir());
+        let options = data::Options { dir: saved.unwrap_or(options.dir.clone()), ..options };
         self.open(&config.data.parse()?, &options)
     }
 
@@ -81,7 +89,7 @@ impl DataArgs {
     /// The flags alone, as [`data::load`] takes them.
     pub fn options(&self) -> data::Options {
         data::Options {
-            dir: self.data_dir.clone(),
+            dir: self.data_dir.clone().unwrap_or_else(|| "data".into()),
             offline: self.offline,
             mirror: self.mirror.clone(),
             skip_broken: self.skip_broken,

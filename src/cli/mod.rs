@@ -18,11 +18,13 @@ mod pictures;
 mod plot;
 mod predict;
 mod progress;
+mod recipe;
 mod reproduce;
 mod runs;
 mod summary;
 mod sweep;
 mod train;
+mod trial;
 
 use crate::device;
 use crate::error::{Error, Result};

@@ -2,7 +2,8 @@
 //!
 //! Read next: `train.rs`.
 
-use crate::train::trainer::{Epoch, Observer, Progress};
+use crate::train::progress::{Epoch, Log, Observer, Progress};
+use crate::train::watch::Figures;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::io::Write;
@@ -30,6 +31,11 @@ impl Terminal {
     /// For a run of so many epochs and images a step.
     pub fn new(epochs: u64, batch: u64, show: Show) -> Self {
         Self { bar: ProgressBar::hidden(), epochs, batch, show }
+    }
+
+    /// Prints a line of results. Nobody is left to read it if this fails; the run goes on for its checkpoints.
+    fn line(&self, line: String) {
+        self.bar.suspend(|| writeln!(std::io::stdout(), "{line}").ok());
     }
 
     /// Takes the bar away.
@@ -71,10 +77,39 @@ impl Observer for Terminal {
             let (epoch, epochs, rate) = (e.epoch, self.epochs, e.img_per_s);
             format!("epoch {epoch:>3}/{epochs}  loss {loss:.4}  acc {acc:.2}%{val}   {rate:.0} img/s{best}")
         };
-        // Nobody is left to read it if this fails; the run goes on for its checkpoints.
-        self.bar.suspend(|| match self.show {
-            Show::Remarks => super::remark(line),
-            Show::Lines | Show::Json => drop(writeln!(std::io::stdout(), "{line}")),
-        });
+        self.line(line);
+    }
+
+    fn log(&mut self, log: &Log) {
+        let Log { epoch, step: (step, steps), sums, lr, grad_norm } = log;
+        let line = if self.show == Show::Json {
+            json!({"event": "step", "epoch": epoch, "step": step, "steps": steps, "loss": sums.loss(), "acc": sums.accuracy(), "lr": lr,
+                "grad_norm": grad_norm})
+            .to_string()
+        } else {
+            let (loss, acc) = (sums.loss(), 100.0 * sums.accuracy());
+            format!(
+                "epoch {epoch:>3}/{}  step {step}/{steps}  loss {loss:.4}  acc {acc:.2}%  lr {lr:.2e}  |grad| {grad_norm:.2e}",
+                self.epochs
+            )
+        };
+        self.line(line);
+    }
+
+    fn watch(&mut self, figures: &[Figures]) {
+        if self.show == Show::Json {
+            return self.line(json!({"event": "watch", "params": figures}).to_string());
+        }
+        let mut table = format!("{:<28} {:>10} {:>10} {:>10}", "parameter", "|grad|", "|weight|", "update");
+        let cell = |x: f64| if x.is_finite() { format!("{x:.2e}") } else { "-".into() };
+        for f in figures {
+            let [grad, weight, update] = [f.grad_norm, f.weight_norm, f.update_ratio].map(cell);
+            table += &format!("\n{:<28} {grad:>10} {weight:>10} {update:>10}", f.param);
+        }
+        self.line(table);
+    }
+
+    fn remark(&mut self, line: &str) {
+        self.bar.suspend(|| super::remark(line));
     }
 }

@@ -5,6 +5,7 @@
 use super::data_args::same_classes;
 use super::others::Others;
 use super::progress::{Show, Terminal};
+use super::recipe::Recipe;
 use super::runs::{self, Flags, Planned};
 use super::{DataArgs, print, remark};
 use crate::data::{Loader, Source, Splits};
@@ -12,10 +13,11 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::export::import;
 use crate::plot::history;
+use crate::train::progress::Place;
 use crate::train::step::evaluate;
 use crate::train::trained::classes;
+use crate::train::trainer::EVAL_BATCH;
 use crate::train::trainer::range_test::Point;
-use crate::train::trainer::{EVAL_BATCH, Place};
 use crate::train::{Checkpoint, Config, Ensemble, Preset, Record, RunDir, Running, Teacher, Trainer, Transfer, Views, presets, rundir};
 use clap::Args;
 use serde_json::json;
@@ -73,10 +75,10 @@ pub struct Train {
     /// Nesterov momentum
     #[arg(long)]
     nesterov: bool,
-    /// Weight decay [default: 0]
+    /// Weight decay [default: 0, and 0.01 for adamw]
     #[arg(long)]
     weight_decay: Option<f64>,
-    /// constant, step:10:0.1, multistep:20,30:0.1, cosine, onecycle or plateau [default: cosine]
+    /// constant, step:10:0.1, multistep:20,30:0.1, cosine, onecycle or reduce-on-plateau:min:10:0.1 (min watches the validation loss, max the accuracy) [default: cosine]
     #[arg(long)]
     schedule: Option<String>,
     /// Share of each target spread over all classes [default: 0]
@@ -93,6 +95,8 @@ pub struct Train {
     val_split: Option<f64>,
     #[command(flatten)]
     others: Others,
+    #[command(flatten)]
+    recipe: Recipe,
     /// Run directory [default: runs/<time>-<model>, or that of --resume]
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
@@ -118,6 +122,9 @@ impl Train {
 
     /// Runs the command.
     pub fn run(self) -> Result<()> {
+        if self.recipe.is_trial() {
+            return self.recipe.trial(&mut self.start(None)?.trainer(None)?, self.json);
+        }
         if let Some(preset) = self.preset.as_deref().map(Preset::by_name).transpose()?.filter(|preset| preset.members > 1) {
             return self.several(preset);
         }
@@ -187,7 +194,7 @@ impl Train {
         why.into_iter().for_each(remark);
         let place = Place { device, capture: !self.no_capture };
         let mut config = self.choose(saved)?;
-        config.check()?;
+        config.check().map_err(|e| self.blame(e))?;
         let (data, mut splits) = self.data_args.load(&config)?;
         config.data = data;
 
@@ -250,6 +257,8 @@ impl Train {
         }
         result?;
 
+        // What is tested is what was validated.
+        trainer.exchange()?;
         let loader = Loader::new(&splits.test, &splits.normalization, trainer.model.input, trainer.model.dtype, device)?;
         let numbers: Vec<u32> = (0..splits.test.len() as u32).collect();
         let test = evaluate(&mut trainer.model, &loader, &numbers, EVAL_BATCH, |_, _| Ok(()))?;
@@ -264,9 +273,20 @@ impl Train {
             acc: test.accuracy(),
             lr: 0.0,
             time_s: progress.seconds,
-            img_per_s: rate,
+            grad_norm: None,
+            samples_per_s: rate,
         })?;
         Ok(Done { test, img_per_s: rate, seconds: began.elapsed().as_secs_f64(), checkpoint: dir.last(), config })
+    }
+
+    /// Names the configuration file in an error that is there without the flags, too.
+    fn blame(&self, e: Error) -> Error {
+        match &self.config {
+            Some(path) if Config::read(path).and_then(|c| c.check()).is_err_and(|own| own.message == e.message) => {
+                Error { message: format!("{}: {}", path.display(), e.message), ..e }
+            }
+            _ => e,
+        }
     }
 
     /// The run's choices: from the checkpoint to resume, else from the file, else the defaults; then the flags.
@@ -311,7 +331,7 @@ impl Train {
         set(&mut config.optimizer, &self.optimizer);
         set(&mut config.lr, &self.lr);
         set(&mut config.momentum, &self.momentum.map(Some));
-        set(&mut config.weight_decay, &self.weight_decay);
+        set(&mut config.weight_decay, &self.weight_decay.map(Some));
         set(&mut config.schedule, &self.schedule);
         set(&mut config.label_smoothing, &self.label_smoothing);
         set(&mut config.augment, &self.augment);
@@ -321,11 +341,16 @@ impl Train {
         set(&mut config.val_split, &self.val_split);
         self.others.set(&mut config);
         config.nesterov |= self.nesterov;
+        self.recipe.set(&mut config);
         let own = |data: &str| data.parse().is_ok_and(|source: Source| source.is_own());
         let data = if own(&config.data) && own(&before.data) { &before.data } else { &config.data }.clone();
-        // Another number of epochs, and another place of the same pictures, are the changes that a resumed run can bear.
-        if saved.is_some() && (Config { epochs: before.epochs, data, ..config.clone() }) != before {
-            return Err(Error::usage("a resumed run keeps its choices; only --epochs can change, and where a folder or list lies")
+        // What may change is what no step depends on; and another place of the same pictures.
+        let Config { epochs, early_stop, log_every, watch, .. } = before;
+        let data_dir = before.data_dir.clone();
+        if saved.is_some() && (Config { epochs, early_stop, log_every, watch, data, data_dir, ..config.clone() }) != before {
+            return Err(Error::usage(
+                "a resumed run keeps its choices; only --epochs, --early-stop, --log-every and --watch can change, and where a folder or list lies",
+            )
                 .hint("leave out the other flags, or start a new run"));
         }
         Ok(config)

@@ -21,7 +21,7 @@ use crate::models::{Model, Options};
 use crate::tensor::{DType, Philox, Spec, Tensor};
 use crate::train::checkpoint::is_model;
 use crate::train::trained::{describe, load_model};
-use crate::train::trainer::Progress;
+use crate::train::progress::Progress;
 use crate::train::{Checkpoint, Trained};
 use pickle::Value;
 use prost::Message;

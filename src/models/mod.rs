@@ -41,6 +41,9 @@ pub const ALL: &[Known] = &[
 
 const GREY: [usize; 3] = [1, 28, 28];
 
+/// The part of running statistics that comes from each batch: PyTorch's momentum of batch norms.
+pub const MOMENTUM: f64 = 0.1;
+
 const fn known(name: &'static str, about: &'static str, input: [usize; 3], build: fn(&mut Builder, &Options) -> Sequential) -> Known {
     Known { name, about, input, build }
 }
@@ -114,12 +117,18 @@ impl Model {
     ///
     /// `seed` and `step` ([`crate::ops::dropout::step`]) number the random draws of dropout.
     pub fn train(&mut self, tape: &mut Tape, x: Var, seed: u64, step: Tensor) -> Result<Var> {
-        self.root.forward(&mut Forward { tape, params: &mut self.params, training: true, seed, step: Some(step) }, x)
+        let params = &mut self.params;
+        self.root.forward(&mut Forward { tape, params, training: true, seed, momentum: MOMENTUM, step: Some(step) }, x)
+    }
+
+    /// The same without dropout, and with `momentum` for the part of running statistics that comes from this batch.
+    pub fn train_plain(&mut self, tape: &mut Tape, x: Var, momentum: f64) -> Result<Var> {
+        self.root.forward(&mut Forward { tape, params: &mut self.params, training: true, seed: 0, momentum, step: None }, x)
     }
 
     /// Runs the network in evaluation mode.
     pub fn eval(&mut self, tape: &mut Tape, x: Var) -> Result<Var> {
-        self.root.forward(&mut Forward { tape, params: &mut self.params, training: false, seed: 0, step: None }, x)
+        self.root.forward(&mut Forward { tape, params: &mut self.params, training: false, seed: 0, momentum: 0.0, step: None }, x)
     }
 
     /// The logits of a batch, without a record for backward.

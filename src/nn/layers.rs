@@ -111,7 +111,7 @@ impl Module for Linear {
     }
 }
 
-/// Batch normalisation of channels or features, with PyTorch's eps 1e-5 and momentum 0.1.
+/// Batch normalisation of channels or features, with PyTorch's eps 1e-5.
 #[derive(Debug)]
 pub struct BatchNorm {
     label: Arc<str>,
@@ -125,7 +125,6 @@ pub struct BatchNorm {
 
 impl BatchNorm {
     const EPS: f64 = 1e-5;
-    const MOMENTUM: f64 = 0.1;
 
     /// For `[N, channels]` and `[N, channels, H, W]` alike.
     pub fn new(b: &mut Builder, name: &str, channels: usize) -> Self {
@@ -161,7 +160,7 @@ impl BatchNorm {
         if f.training {
             let ids = [self.running_mean, self.running_var, self.batches];
             let [mean, var, batches] = f.params.buffers_mut(ids).ok_or_else(|| Error::run("a batch norm's buffers are not distinct"))?;
-            ops::batchnorm::update_running(f.tape.saved(y), Self::MOMENTUM, mean, var, batches)?;
+            ops::batchnorm::update_running(f.tape.saved(y), f.momentum, mean, var, batches)?;
         }
         Ok(y)
     }

@@ -26,6 +26,8 @@ pub struct Forward<'a> {
     pub training: bool,
     /// Seed of the run's random numbers.
     pub seed: u64,
+    /// In training: the part of running statistics that comes from this batch (PyTorch's momentum).
+    pub momentum: f64,
     /// Number of the step, so that every step draws its own, as dropout takes it; none in evaluation.
     pub step: Option<Tensor>,
 }

@@ -253,6 +253,27 @@ impl Params {
         self.buffers.get_disjoint_mut(ids.map(|id| id.0)).ok()
     }
 
+    /// All buffers, in order.
+    pub fn buffers(&self) -> &[Tensor] {
+        &self.buffers
+    }
+
+    /// All buffers, to be overwritten.
+    pub fn all_buffers_mut(&mut self) -> &mut [Tensor] {
+        &mut self.buffers
+    }
+
+    /// Exchanges the values for others like them, in one arena as well; no number moves. Working copies follow.
+    pub fn exchange(&mut self, values: &mut Vec<Tensor>) -> Result<()> {
+        std::mem::swap(&mut self.values, values);
+        self.refresh()
+    }
+
+    /// Exchanges the buffers for others like them; no number moves.
+    pub fn exchange_buffers(&mut self, buffers: &mut Vec<Tensor>) {
+        std::mem::swap(&mut self.buffers, buffers);
+    }
+
     /// Everything that a checkpoint holds of the network: parameters, then buffers, with their names.
     pub fn state(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         let params = self.names.iter().zip(&self.values);

@@ -5,6 +5,12 @@
 //! for f16, the loss scale. The last kernel of a step moves it all on ([`Clock::advance`]); the host writes it when an epoch begins and
 //! reads it when it must know. The CPU keeps the same account, in the same words.
 //!
+//! # A loss that is no number
+//!
+//! If the loss is infinite or NaN, training is halted: no step moves a weight or the clock any more, whatever is still replayed. So the
+//! weights stay those that the failing step began with, and the host, when it looks, can run that step again and see where the first
+//! such number came from ([`Clock::halted`]).
+//!
 //! # The loss scale
 //!
 //! Gradients of f16 activations fall below its smallest number, 6·10⁻⁸. So backward begins with a scale s instead of 1, and the
@@ -45,7 +51,8 @@ impl Default for LossScale {
 pub struct Clock {
     /// The step's number: its low and its high word, as dropout takes it.
     pub step: Tensor,
-    /// The number of the step in its epoch, the first image of its batch, and how many steps of the epoch were taken (not left out).
+    /// The number of the step in its epoch, the first image of its batch, how many steps of the epoch were taken (not left out), and whether
+    /// training is halted.
     pub place: Tensor,
     scaler: Option<Scaler>,
 }
@@ -67,7 +74,7 @@ impl Clock {
             health: Tensor::from_values(words(3).spec(), &[0, good as i32, skipped as i32]),
             scale: Tensor::from_values(Spec::rows([2], dtype.acc()).on(device), &[scale, 1.0 / scale]),
         });
-        Self { step: words(2), place: words(3), scaler }
+        Self { step: words(2), place: words(4), scaler }
     }
 
     /// Puts it to a step of the run, and to a place in the epoch: the step's number there and its first image. Steps taken are counted
@@ -75,7 +82,7 @@ impl Clock {
     pub fn set(&mut self, step: u64, in_epoch: u64, first: usize) {
         let words = [step as u32 as i32, (step >> 32) as i32];
         self.step.copy_from(&Tensor::from_values(self.step.spec(), &words));
-        self.place.copy_from(&Tensor::from_values(self.place.spec(), &[in_epoch as i32, first as i32, 0]));
+        self.place.copy_from(&Tensor::from_values(self.place.spec(), &[in_epoch as i32, first as i32, 0, 0]));
     }
 
     /// The step's number, on the CPU.
@@ -97,14 +104,28 @@ impl Clock {
         Ok((taken, loss_scale))
     }
 
-    /// The gradient that backward begins with, a scalar in the type of sums: 1, or the loss scale.
-    pub fn seed(&self, spec: Spec) -> Result<Tensor> {
+    /// The step in its epoch whose loss was not finite, if training is halted. Waits for the device.
+    pub fn halted(&self) -> Result<Option<u64>> {
+        let place = self.place.read()?;
+        Ok((place[3] != 0.0).then_some(place[0] as u64))
+    }
+
+    /// The gradient that backward begins with, a scalar in the type of sums like the loss: 1, or the loss scale. A loss that is not finite
+    /// halts training.
+    pub fn seed(&mut self, loss: &Tensor) -> Result<Tensor> {
+        let spec = loss.spec();
         if spec.device == Device::Cpu {
+            if !loss.item().is_finite() {
+                self.place.data_mut::<i32>()[3] = 1;
+            }
             return Ok(Tensor::from_values(spec, &[self.scaler.as_ref().map_or(1.0, |s| s.scale.item())]));
         }
         let mut dy = Tensor::new(spec);
         let at = Launch::each(spec.device, 1, 1);
-        crate::dispatch!(sums spec.dtype, A => kernel::seed::<A>(at, dy.cuda_mut(), self.scaler.as_ref().map_or(Const::null(), |s| s.scale.cuda()))?);
+        crate::dispatch!(sums spec.dtype, A => {
+            let scale = self.scaler.as_ref().map_or(Const::null(), |s| s.scale.cuda());
+            kernel::seed::<A>(at, dy.cuda_mut(), scale, loss.cuda(), self.place.cuda_mut())?;
+        });
         Ok(dy)
     }
 
@@ -127,7 +148,8 @@ impl Clock {
 
     /// Is the step to be left out, and what are gradients to be multiplied by? On the CPU.
     pub(super) fn verdict(&self) -> (bool, f64) {
-        self.scaler.as_ref().map_or((false, 1.0), |s| (s.health.data::<i32>()[0] != 0, s.scale.values()[1]))
+        let halted = self.place.data::<i32>()[3] != 0;
+        self.scaler.as_ref().map_or((halted, 1.0), |s| (halted || s.health.data::<i32>()[0] != 0, s.scale.values()[1]))
     }
 
     /// The same for a kernel: where the flag and the scale lie; null without a loss scale.
@@ -148,6 +170,9 @@ impl Clock {
         if self.place.device() != Device::Cpu {
             let dtype = self.scaler.as_ref().map_or(DType::F32, |s| s.scale.dtype());
             return crate::dispatch!(sums dtype, A => there::<A>(self, batch));
+        }
+        if self.place.data::<i32>()[3] != 0 {
+            return Ok(());
         }
         let overflow = self.verdict().0;
         let step = self.step.data_mut::<i32>();
@@ -200,12 +225,30 @@ mod tests {
         assert_eq!(step(3.0), (false, 3, 32768.0, 2));
     }
 
+    /// Nothing moves after a loss that is no number, until the host puts the clock somewhere else.
+    #[test]
+    fn a_loss_that_is_no_number_halts_the_clock() {
+        let loss = |x: f32| Tensor::from_values(Spec::rows([1], DType::F32), &[x]);
+        let mut clock = Clock::new(DType::F32, Device::Cpu, LossScale::default());
+        clock.set(41, 7, 70);
+        for (x, halted) in [(2.0, None), (f32::NAN, Some(8)), (1.0, Some(8))] {
+            clock.seed(&loss(x)).unwrap();
+            assert_eq!((clock.halted().unwrap(), clock.verdict().0), (halted, halted.is_some()));
+            clock.advance(10).unwrap();
+        }
+        assert_eq!((clock.number(), clock.place.values()), (42, vec![8.0, 80.0, 1.0, 1.0]));
+        clock.set(0, 0, 0);
+        assert_eq!(clock.halted().unwrap(), None);
+        clock.seed(&loss(f32::INFINITY)).unwrap();
+        assert_eq!(clock.halted().unwrap(), Some(0));
+    }
+
     #[test]
     fn time_goes_on_in_two_words() {
         let mut clock = Clock::new(DType::F32, Device::Cpu, LossScale::default());
         clock.set((1 << 32) - 1, 7, 70);
         clock.advance(10).unwrap();
         assert_eq!(clock.step.values(), [0.0, 1.0]);
-        assert_eq!(clock.place.values(), [8.0, 80.0, 1.0]);
+        assert_eq!(clock.place.values(), [8.0, 80.0, 1.0, 0.0]);
     }
 }

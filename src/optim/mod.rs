@@ -7,17 +7,21 @@
 //!
 //! On a GPU one launch moves a run of neighbouring parameters that have taken equally many steps, which as a rule are all of them. What
 //! a rule reads of a step, its `Coefficients`, is written to the device for many steps ahead ([`Optimizer::plan`]), so that a captured
-//! step can be replayed. Read in this order: `sgd.rs`, `adam.rs`, `rmsprop.rs`, `schedule.rs`, `clock.rs`.
+//! step can be replayed. Read in this order: `rule.rs`, `sgd.rs`, `adam.rs`, `rmsprop.rs`, `average.rs`, `schedule.rs`, `clock.rs`.
 
 mod adam;
+mod average;
 pub mod clock;
 mod rmsprop;
+mod rule;
 pub mod schedule;
 mod sgd;
 
 pub use adam::Adam;
+pub use average::Average;
 pub use clock::{Clock, LossScale};
 pub use rmsprop::RmsProp;
+pub use rule::{Options, Rule};
 pub use schedule::{Mode, Schedule, Scheduler};
 pub use sgd::Sgd;
 
@@ -27,147 +31,7 @@ use crate::error::{Error, Result};
 use crate::nn::{ParamId, Params};
 use crate::tensor::{Element, Spec, Tensor, span, span_mut};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-
-/// How weights follow gradients.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "lowercase")]
-pub enum Rule {
-    /// Stochastic gradient descent, with momentum or without.
-    Sgd(Sgd),
-    /// Adam, and AdamW if decoupled.
-    Adam(Adam),
-    /// RMSprop.
-    RmsProp(RmsProp),
-}
-
-/// Settings that differ from a rule's defaults; see the rules for what they mean.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[serde(default, deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct Options {
-    pub momentum: Option<f64>,
-    pub dampening: Option<f64>,
-    pub nesterov: Option<bool>,
-    pub weight_decay: Option<f64>,
-    pub betas: Option<[f64; 2]>,
-    pub eps: Option<f64>,
-    pub alpha: Option<f64>,
-    pub centered: Option<bool>,
-}
-
-impl Options {
-    /// The names of the options that are given.
-    fn given(&self) -> impl Iterator<Item = &'static str> {
-        let all = [
-            ("momentum", self.momentum.is_some()),
-            ("dampening", self.dampening.is_some()),
-            ("nesterov", self.nesterov.is_some()),
-            ("weight_decay", self.weight_decay.is_some()),
-            ("betas", self.betas.is_some()),
-            ("eps", self.eps.is_some()),
-            ("alpha", self.alpha.is_some()),
-            ("centered", self.centered.is_some()),
-        ];
-        all.into_iter().filter(|(_, given)| *given).map(|(name, _)| name)
-    }
-}
-
-/// Moves a setting to its place, if it is given.
-fn take<T>(place: &mut T, option: &mut Option<T>) {
-    if let Some(value) = option.take() {
-        *place = value;
-    }
-}
-
-impl Rule {
-    /// What [`Rule::by_name`] knows.
-    pub const NAMES: [&str; 4] = ["sgd", "adam", "adamw", "rmsprop"];
-
-    /// A rule by its name, with PyTorch's defaults where `options` says nothing.
-    ///
-    /// Fails when there is no such rule, when it has no such option, and when a value is out of range.
-    pub fn by_name(name: &str, options: &Options) -> Result<Rule> {
-        let mut o = options.clone();
-        let (rule, takes) = match name {
-            "sgd" => (Rule::Sgd(Sgd::default().with(&mut o)), "momentum, dampening, nesterov, weight_decay"),
-            "adam" => (Rule::Adam(Adam::default().with(&mut o)), "betas, eps, weight_decay"),
-            "adamw" => (Rule::Adam(Adam::decoupled().with(&mut o)), "betas, eps, weight_decay"),
-            "rmsprop" => (Rule::RmsProp(RmsProp::default().with(&mut o)), "alpha, eps, momentum, centered, weight_decay"),
-            _ => {
-                let names = Rule::NAMES.join(", ");
-                return Err(Error::usage(format!("unknown optimizer '{name}'")).hint(format!("choose one of {names}")));
-            }
-        };
-        if let Some(left) = o.given().next() {
-            return Err(Error::usage(format!("{name} has no option {left}")).hint(format!("{name} takes {takes}")));
-        }
-        match rule.fault() {
-            Some(fault) => Err(Error::usage(format!("{name}: {fault}"))),
-            None => Ok(rule),
-        }
-    }
-
-    /// The name that [`Rule::by_name`] knows it by.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Rule::Sgd(_) => "sgd",
-            Rule::Adam(adam) if adam.decoupled => "adamw",
-            Rule::Adam(_) => "adam",
-            Rule::RmsProp(_) => "rmsprop",
-        }
-    }
-
-    /// Sets the momentum where one is in use: that of SGD and RMSprop unless it is 0, Adam's first beta. One-cycle does this.
-    pub fn set_momentum(&mut self, momentum: f64) {
-        match self {
-            Rule::Sgd(Sgd { momentum: place, .. }) | Rule::RmsProp(RmsProp { momentum: place, .. }) if *place == 0.0 => {}
-            Rule::Sgd(Sgd { momentum: place, .. }) | Rule::RmsProp(RmsProp { momentum: place, .. }) => *place = momentum,
-            Rule::Adam(adam) => adam.betas[0] = momentum,
-        }
-    }
-
-    /// The moments it keeps of each parameter, by PyTorch's names.
-    pub fn moments(&self) -> Vec<&'static str> {
-        match self {
-            Rule::Sgd(sgd) => sgd.moments(),
-            Rule::Adam(_) => Adam::MOMENTS.to_vec(),
-            Rule::RmsProp(rmsprop) => rmsprop.moments(),
-        }
-    }
-
-    /// What its formula takes at step t = 1, 2, ... of a parameter.
-    fn coefficients(&self, t: u64, lr: f64) -> Coefficients {
-        match self {
-            Rule::Sgd(sgd) => sgd.coefficients(t, lr),
-            Rule::Adam(adam) => adam.coefficients(t, lr),
-            Rule::RmsProp(rmsprop) => rmsprop.coefficients(lr),
-        }
-    }
-
-    /// What is wrong with the settings; the ranges are PyTorch's.
-    fn fault(&self) -> Option<String> {
-        let at_least_0 = |name: &str, x: f64| (!(0.0..f64::INFINITY).contains(&x)).then(|| format!("{name} must be at least 0, not {x}"));
-        let below_1 = |name: &str, x: f64| (!(0.0..1.0).contains(&x)).then(|| format!("{name} must be at least 0 and below 1, not {x}"));
-        match self {
-            Rule::Sgd(sgd) => (at_least_0("momentum", sgd.momentum))
-                .or_else(|| at_least_0("weight_decay", sgd.weight_decay))
-                .or_else(|| (!sgd.dampening.is_finite()).then(|| format!("dampening must be a number, not {}", sgd.dampening)))
-                .or_else(|| {
-                    let fits = !sgd.nesterov || sgd.momentum > 0.0 && sgd.dampening == 0.0;
-                    (!fits).then(|| "nesterov needs a momentum above 0 and no dampening".into())
-                }),
-            Rule::Adam(adam) => (below_1("the first of betas", adam.betas[0]))
-                .or_else(|| below_1("the second of betas", adam.betas[1]))
-                .or_else(|| at_least_0("eps", adam.eps))
-                .or_else(|| at_least_0("weight_decay", adam.weight_decay)),
-            Rule::RmsProp(rmsprop) => (below_1("alpha", rmsprop.alpha))
-                .or_else(|| at_least_0("eps", rmsprop.eps))
-                .or_else(|| at_least_0("momentum", rmsprop.momentum))
-                .or_else(|| at_least_0("weight_decay", rmsprop.weight_decay)),
-        }
-    }
-}
+use rule::take;
 
 /// What is remembered of one parameter.
 #[derive(Debug)]
@@ -189,6 +53,7 @@ pub struct Optimizer {
     plans: Vec<(u64, Tensor)>,
     /// On a GPU: which parameters the planned steps move.
     moved: Vec<bool>,
+    average: Option<Average>,
 }
 
 /// The elements that one task updates: 64 KB of f32 for each of w, dw and the moments.
@@ -241,7 +106,22 @@ impl Optimizer {
                 state.moments.push(moment);
             }
         }
-        Self { moved: vec![false; states.len()], plans: Vec::new(), rule, states }
+        Self { moved: vec![false; states.len()], plans: Vec::new(), rule, states, average: None }
+    }
+
+    /// The same, keeping a running average of the weights as well.
+    pub fn with_average(self, decay: f64, params: &Params) -> Self {
+        Self { average: Some(Average::new(decay, params)), ..self }
+    }
+
+    /// The running average of the weights, if there is one.
+    pub fn average(&self) -> Option<&Average> {
+        self.average.as_ref()
+    }
+
+    /// The same, to be changed.
+    pub fn average_mut(&mut self) -> Option<&mut Average> {
+        self.average.as_mut()
     }
 
     /// The rule and its settings.
@@ -288,11 +168,14 @@ impl Optimizer {
     }
 
     /// One step of a training run, on the device where the parameters are, which looks at the clock whether it is to be left out.
-    /// Afterwards the working weights follow. On a GPU the learning rate is the plan's, on the CPU it is `lr`.
+    /// Afterwards the working weights and the average follow. On a GPU the learning rate is the plan's, on the CPU it is `lr`.
     pub fn take_step(&mut self, params: &mut Params, clock: &Clock, lr: f64) -> Result<()> {
         let Some(first) = params.values().first() else { return Ok(()) };
         if let Device::Cuda(_) = first.device() {
             crate::dispatch!(sums first.dtype(), A => self.launch::<A>(params, clock)?);
+            if let Some(average) = &mut self.average {
+                average.follow(params, clock)?;
+            }
             return params.refresh();
         }
         let (left_out, unscale) = clock.verdict();
@@ -303,6 +186,9 @@ impl Optimizer {
             params.gradients.multiply(unscale);
         }
         self.step(params, lr);
+        if let Some(average) = &mut self.average {
+            average.follow(params, clock)?;
+        }
         params.refresh()
     }
 
@@ -350,6 +236,7 @@ impl Optimizer {
         counts.dedup();
         let old = std::mem::take(&mut self.plans);
         // With several counts, which table is whose may change as some parameters move and others do not.
+        let average_stays = self.average.as_mut().is_none_or(|average| average.plan(room));
         let stays = old.len() == 1 && counts.len() == 1 && old.iter().all(|(_, table)| table.spec() == spec);
         let mut old = old.into_iter().map(|(_, table)| table).filter(|_| stays);
         for taken in counts {
@@ -364,13 +251,16 @@ impl Optimizer {
             table.copy_from(&Tensor::from_values(spec, &rows));
             self.plans.push((taken, table));
         }
-        stays
+        stays && average_stays
     }
 
     /// On a GPU: counts the steps that were taken of the plan; what comes next needs a new one.
     pub fn settle(&mut self, taken: u64) {
         for (state, moved) in self.states.iter_mut().zip(&self.moved) {
             state.steps += if *moved { taken } else { 0 };
+        }
+        if let Some(average) = &mut self.average {
+            average.settle(taken);
         }
     }
 

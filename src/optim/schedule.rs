@@ -10,7 +10,7 @@
 //! cosine      f + (r - f)·(1 + cos(π·e/E)) / 2              f: the floor. Loshchilov and Hutter 2017, "SGDR", without restarts
 //! onecycle    from r/div up to r at s = p·S - 1, then down to r/div/final_div at s = S - 1, each by half a cosine
 //!                                                           Smith and Topin 2018, "Super-convergence"
-//! plateau     r·factor^(number of plateaus so far)          a plateau: more than `patience` epochs without a better metric
+//! reduce-on-plateau   r·factor^(number of plateaus so far)  a plateau: more than `patience` epochs without a better metric
 //! ```
 //!
 //! All of it as in PyTorch's `torch.optim.lr_scheduler` (`StepLR`, `MultiStepLR`, `CosineAnnealingLR` with `T_max` = E,
@@ -68,9 +68,10 @@ pub enum Schedule {
         /// The last rate is the first over this: `final_div_factor`.
         final_div: f64,
     },
-    /// Times `factor` when the metric has stood still for more than `patience` epochs.
+    /// Times `factor` when the metric has stood still for more than `patience` epochs: the loss of the validation images if small is
+    /// good, their accuracy if large is.
     Plateau {
-        /// Which metric is better.
+        /// Which metric is better, and by that which it is.
         mode: Mode,
         /// Epochs without improvement that are tolerated.
         patience: u64,
@@ -88,7 +89,7 @@ const SYNTAX: [(&str, &str); 6] = [
     ("multistep", "multistep:EPOCH,EPOCH,...:GAMMA, as in multistep:20,30:0.1"),
     ("cosine", "cosine:FLOOR, as in cosine:0 (the default)"),
     ("onecycle", "onecycle:UP:DIV:FINAL_DIV, as in onecycle:0.3:25:10000 (the default)"),
-    ("plateau", "plateau:MODE:PATIENCE:FACTOR:THRESHOLD, as in plateau:min:10:0.1:0.0001 (the default)"),
+    ("reduce-on-plateau", "reduce-on-plateau:MODE:PATIENCE:FACTOR:THRESHOLD, as in reduce-on-plateau:min:10:0.1:0.0001 (the default)"),
 ];
 
 /// What is left of a schedule's text.
@@ -141,7 +142,7 @@ impl FromStr for Schedule {
                 div: parts.next("a divisor above 0", 25.0, positive)?,
                 final_div: parts.next("a divisor above 0", 1e4, positive)?,
             },
-            "plateau" => Schedule::Plateau {
+            "reduce-on-plateau" => Schedule::Plateau {
                 mode: parts.next("min or max", Mode::Min, |_| true)?,
                 patience: parts.next("a number of epochs", 10, |_| true)?,
                 factor: parts.next("a factor below 1", 0.1, |x| (0.0..1.0).contains(x))?,
@@ -167,7 +168,9 @@ impl fmt::Display for Schedule {
             }
             Schedule::Cosine { floor } => write!(f, "cosine:{floor}"),
             Schedule::OneCycle { up, div, final_div } => write!(f, "onecycle:{up}:{div}:{final_div}"),
-            Schedule::Plateau { mode, patience, factor, threshold } => write!(f, "plateau:{mode}:{patience}:{factor}:{threshold}"),
+            Schedule::Plateau { mode, patience, factor, threshold } => {
+                write!(f, "reduce-on-plateau:{mode}:{patience}:{factor}:{threshold}")
+            }
         }
     }
 }

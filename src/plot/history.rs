@@ -182,10 +182,10 @@ fn records(text: &str) -> Vec<Point> {
         loss: Option<f64>,
         acc: Option<f64>,
         lr: Option<f64>,
-        img_per_s: Option<f64>,
+        samples_per_s: Option<f64>,
     }
     let point = |row: Row| {
-        let [loss, acc, lr, img_per_s] = [row.loss, row.acc, row.lr, row.img_per_s].map(|x| x.unwrap_or(f64::NAN));
+        let [loss, acc, lr, img_per_s] = [row.loss, row.acc, row.lr, row.samples_per_s].map(|x| x.unwrap_or(f64::NAN));
         Point { epoch: row.epoch, split: row.split, loss, acc, lr, img_per_s }
     };
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).map(point).collect()
@@ -196,11 +196,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const RUN: &str = r#"{"step":10,"epoch":1,"split":"train","loss":0.5,"acc":0.8,"lr":0.001,"time_s":2.0,"img_per_s":1000.5}
-{"step":10,"epoch":1,"split":"val","loss":0.4,"acc":0.9,"lr":0.001,"time_s":2.0,"img_per_s":1000.5}
-{"step":20,"epoch":2,"split":"train","loss":null,"acc":0.85,"lr":0.001,"time_s":4.0,"img_per_s":1000.5}
-{"step":20,"epoch":2,"split":"val","loss":0.3,"acc":0.95,"lr":0.001,"time_s":4.0,"img_per_s":1000.5}
-{"step":20,"epoch":2,"split":"test","loss":0.3,"acc":0.94,"lr":0.0,"time_s":4.0,"img_per_s":1000.5}
+    const RUN: &str = r#"{"step":10,"epoch":1,"split":"train","loss":0.5,"acc":0.8,"lr":0.001,"time_s":2.0,"samples_per_s":1000.5}
+{"step":10,"epoch":1,"split":"val","loss":0.4,"acc":0.9,"lr":0.001,"time_s":2.0,"samples_per_s":1000.5}
+{"step":20,"epoch":2,"split":"train","loss":null,"acc":0.85,"lr":0.001,"time_s":4.0,"samples_per_s":1000.5}
+{"step":20,"epoch":2,"split":"val","loss":0.3,"acc":0.95,"lr":0.001,"time_s":4.0,"samples_per_s":1000.5}
+{"step":20,"epoch":2,"split":"test","loss":0.3,"acc":0.94,"lr":0.0,"time_s":4.0,"samples_per_s":1000.5}
 {"step":30,"epoch":3,"spl"#;
 
     fn run(text: &str) -> History {

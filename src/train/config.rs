@@ -7,7 +7,7 @@ use crate::data::reshape::parse_size;
 use crate::data::{Augment, Source};
 use crate::error::{Error, Result};
 use crate::models::{ALL, Model};
-use crate::optim::{Options, Rule, Schedule};
+use crate::optim::{Mode, Options, Rule, Schedule};
 use crate::tensor::DType;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -26,6 +26,9 @@ pub struct Config {
     /// Leave out pictures that cannot be read.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub skip_broken: bool,
+    /// The directory that data sets lie in, if it was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
     /// Passes over the training images.
     pub epochs: u64,
     /// Images per step.
@@ -39,8 +42,23 @@ pub struct Config {
     pub momentum: Option<f64>,
     /// Nesterov's form of SGD's momentum.
     pub nesterov: bool,
-    /// Weight decay: in the gradient for SGD, Adam and RMSprop, decoupled for AdamW.
-    pub weight_decay: f64,
+    /// Weight decay, 0 by default, for AdamW 0.01: in the gradient for SGD, Adam and RMSprop, decoupled for AdamW.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<f64>,
+    /// Adam's and AdamW's smoothing of the gradient and of its square.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub betas: Option<[f64; 2]>,
+    /// What keeps the division of Adam, AdamW and RMSprop sane.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eps: Option<f64>,
+    /// The part of the gradient that does not enter SGD's velocity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dampening: Option<f64>,
+    /// RMSprop's smoothing of the gradient's square.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
+    /// RMSprop divides by the standard deviation instead of the root mean square.
+    pub centered: bool,
     /// The learning rate over the run, as in `cosine` or `step:10:0.1`.
     pub schedule: String,
     /// Share of each target that is spread over all classes.
@@ -69,6 +87,20 @@ pub struct Config {
     pub temperature: f64,
     /// The teacher's share of the loss.
     pub distill_alpha: f64,
+    /// What makes a validation better, for the best checkpoint and for stopping early: `acc` or `loss`.
+    pub monitor: String,
+    /// Stop when so many epochs have gone by without a better validation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub early_stop: Option<u64>,
+    /// Judge and keep the running average of the weights with this decay; beside it the weights go on as ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema: Option<f64>,
+    /// Look at each parameter's gradient and update after each so many steps of an epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watch: Option<u64>,
+    /// Report the loss after each so many steps, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_every: Option<u64>,
 }
 
 impl Default for Config {
@@ -76,6 +108,7 @@ impl Default for Config {
         Self {
             model: "lenet".into(),
             data: "auto".into(),
+            data_dir: None,
             image_size: None,
             skip_broken: false,
             epochs: 5,
@@ -84,7 +117,12 @@ impl Default for Config {
             lr: 2e-3,
             momentum: None,
             nesterov: false,
-            weight_decay: 0.0,
+            weight_decay: None,
+            betas: None,
+            eps: None,
+            dampening: None,
+            alpha: None,
+            centered: false,
             schedule: "cosine".into(),
             label_smoothing: 0.0,
             augment: "none".into(),
@@ -97,6 +135,11 @@ impl Default for Config {
             teacher: None,
             temperature: 4.0,
             distill_alpha: 0.9,
+            monitor: "acc".into(),
+            early_stop: None,
+            ema: None,
+            watch: None,
+            log_every: None,
         }
     }
 }
@@ -118,6 +161,9 @@ impl Config {
         positive("epochs", self.epochs)?;
         positive("batch", self.batch as u64)?;
         positive("limit", self.limit.unwrap_or(1) as u64)?;
+        positive("early-stop", self.early_stop.unwrap_or(1))?;
+        positive("watch", self.watch.unwrap_or(1))?;
+        positive("log-every", self.log_every.unwrap_or(1))?;
         let within = |name: &str, x: f64, range: std::ops::Range<f64>| {
             if range.contains(&x) {
                 Ok(())
@@ -126,8 +172,9 @@ impl Config {
             }
         };
         within("lr", self.lr, 0.0..1e6)?;
-        within("weight-decay", self.weight_decay, 0.0..1e6)?;
+        within("weight-decay", self.weight_decay.unwrap_or(0.0), 0.0..1e6)?;
         within("label-smoothing", self.label_smoothing, 0.0..1.0)?;
+        within("ema", self.ema.unwrap_or(0.0), 0.0..1.0)?;
         within("val-split", self.val_split, 0.0..1.0)?;
         within("temperature", self.temperature, 1e-3..1e4)?;
         if !(0.0..=1.0).contains(&self.distill_alpha) {
@@ -135,6 +182,10 @@ impl Config {
         }
         self.rule()?;
         self.schedule()?;
+        self.monitor()?;
+        if self.early_stop.is_some() && self.val_split == 0.0 {
+            return Err(Error::usage("--early-stop needs validation images").hint("set --val-split above 0"));
+        }
         self.dtype()?;
         self.augment()?;
         self.data.parse::<Source>()?;
@@ -171,10 +222,23 @@ impl Config {
         let options = Options {
             momentum: self.momentum,
             nesterov: self.nesterov.then_some(true),
-            weight_decay: Some(self.weight_decay),
-            ..Options::default()
+            weight_decay: self.weight_decay,
+            betas: self.betas,
+            eps: self.eps,
+            dampening: self.dampening,
+            alpha: self.alpha,
+            centered: self.centered.then_some(true),
         };
         Rule::by_name(&self.optimizer, &options)
+    }
+
+    /// What makes a validation better: a small loss, or a large accuracy.
+    pub fn monitor(&self) -> Result<Mode> {
+        match &*self.monitor {
+            "loss" => Ok(Mode::Min),
+            "acc" => Ok(Mode::Max),
+            other => Err(Error::usage(format!("unknown --monitor '{other}'")).hint("use acc or loss")),
+        }
     }
 
     /// The schedule of the learning rate.

@@ -8,6 +8,7 @@
 use super::distill::Teacher;
 use super::metrics::Running;
 use super::step::{Setting, totals, train_step};
+use super::{nonfinite, watch};
 use crate::data::{Augment, Loader};
 use crate::device::Device;
 use crate::device::cuda::Graph;
@@ -140,6 +141,31 @@ impl<'a> Engine<'a> {
         let new = all.since(&self.read);
         self.read = all;
         Ok(new)
+    }
+
+    /// The norm of the gradient at the last step. Waits for the device.
+    pub fn grad_norm(&self, model: &Model) -> Result<f64> {
+        Ok(watch::norm(&watch::gradients(&model.params, self.scale(model)?)?))
+    }
+
+    /// What the gradients of the last step are still multiplied by: f16's loss scale, which the CPU's optimiser takes out and a GPU's does not.
+    pub fn scale(&self, model: &Model) -> Result<f64> {
+        if model.device == Device::Cpu {
+            return Ok(1.0);
+        }
+        // A scale without a good step behind it has just changed. If it was halved, the gradient is not finite and has no norm anyway.
+        Ok(self.clock.read()?.1.map_or(1.0, |s| if s.good == 0 { s.scale / 2.0 } else { s.scale }))
+    }
+
+    /// After a loss that is no number, which halts training: the step in the epoch, whose `steps` these are, and where it came from.
+    pub fn autopsy(&self, model: &mut Model, steps: &[Range<usize>], s: &Setting) -> Result<Option<(u64, String)>> {
+        let Some((at, range)) = self.clock.halted()?.and_then(|at| Some((at, steps.get(at as usize)?.clone()))) else { return Ok(None) };
+        let Self { loader, clock, order, augment, .. } = self;
+        let (x, labels) = match &order.1 {
+            None => loader.batch_to_learn(&order.0[range], *augment, s.seed, clock.number()),
+            Some(there) => loader.gather(there, &clock.place, range.len(), Some((*augment, s.seed, &clock.step)))?,
+        };
+        Ok(Some((at, nonfinite::find(model, clock.step.clone(), x, labels, s)?)))
     }
 
     /// Lets the optimiser count the steps that were taken, so that its state can be saved; gives the loss scale. [`Engine::begin`] comes

@@ -1,4 +1,4 @@
-//! The directory of a run: its resolved configuration, its figures as JSON lines and as CSV, and the paths of its checkpoints.
+//! The directory of a run: its resolved configuration, its figures as JSON lines, as CSV and for TensorBoard, and the paths of its checkpoints.
 //!
 //! Every record is one write to each file, so a killed run loses at most the record it was writing, and `tail -f` sees them at
 //! once. Not here: what is in a checkpoint (`checkpoint.rs`), pictures and reports (`plot/`), reading figures back.
@@ -12,10 +12,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::disk::{io_error, replace};
+use super::tensorboard::Events;
+use super::watch::Figures;
 use crate::error::{Error, Result};
 
 /// The columns of `metrics.csv`, which are the keys of [`Record`].
-const HEADER: &str = "step,epoch,split,loss,acc,lr,time_s,img_per_s\n";
+const HEADER: &str = "step,epoch,split,loss,acc,lr,grad_norm,time_s,samples_per_s\n";
 
 /// One line of the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -24,7 +26,7 @@ pub struct Record<'a> {
     pub step: u64,
     /// Epochs finished or under way.
     pub epoch: u64,
-    /// What was measured: `train`, `val` or `test`.
+    /// What was measured: `train`, `val` or `test`, or `step`: some steps of an epoch, as often as `--log-every` says.
     pub split: &'a str,
     /// Mean loss per sample.
     pub loss: f64,
@@ -32,23 +34,26 @@ pub struct Record<'a> {
     pub acc: f64,
     /// Learning rate of the last step.
     pub lr: f64,
-    /// Seconds since the run began.
+    /// The norm of the whole gradient at the last step, where it was measured.
+    pub grad_norm: Option<f64>,
+    /// Seconds spent in steps since the run began.
     pub time_s: f64,
     /// Images per second.
-    pub img_per_s: f64,
+    pub samples_per_s: f64,
 }
 
 impl Record<'_> {
     /// A line of CSV; numbers that are not finite are empty, as they are null in JSON.
     fn csv(&self) -> String {
         let number = |x: f64| if x.is_finite() { x.to_string() } else { String::new() };
-        let [loss, acc, lr, time_s, img_per_s] = [self.loss, self.acc, self.lr, self.time_s, self.img_per_s].map(number);
+        let norm = self.grad_norm.unwrap_or(f64::NAN);
+        let [loss, acc, lr, norm, time_s, rate] = [self.loss, self.acc, self.lr, norm, self.time_s, self.samples_per_s].map(number);
         // A comma, quote or line end in the split would shift the columns.
         let split = match self.split.contains([',', '"', '\n', '\r']) {
             true => format!("\"{}\"", self.split.replace('"', "\"\"")),
             false => self.split.to_string(),
         };
-        format!("{},{},{split},{loss},{acc},{lr},{time_s},{img_per_s}\n", self.step, self.epoch)
+        format!("{},{},{split},{loss},{acc},{lr},{norm},{time_s},{rate}\n", self.step, self.epoch)
     }
 }
 
@@ -58,6 +63,12 @@ pub struct RunDir {
     path: PathBuf,
     jsonl: File,
     csv: File,
+    /// The step that a resumed run goes on from.
+    from: Option<u64>,
+    /// TensorBoard's file, from the first record on.
+    events: Option<Events>,
+    /// What `--watch` sees.
+    watch: Option<File>,
 }
 
 impl RunDir {
@@ -80,7 +91,7 @@ impl RunDir {
         fs::create_dir_all(&path).map_err(|e| io_error("cannot create", &path, &e))?;
         let jsonl = append_to(&path.join("metrics.jsonl"))?;
         let csv = append_to(&path.join("metrics.csv"))?;
-        let mut run = RunDir { path, jsonl, csv };
+        let mut run = RunDir { path, jsonl, csv, from: None, events: None, watch: None };
         if size(&run.csv, &run.path)? == 0 {
             write(&mut run.csv, &run.path.join("metrics.csv"), HEADER)?;
         }
@@ -107,12 +118,17 @@ impl RunDir {
         self.path.join("metrics.csv")
     }
 
+    /// What `--watch` sees of each parameter, one JSON object per line.
+    pub fn watch_jsonl(&self) -> PathBuf {
+        self.path.join("watch.jsonl")
+    }
+
     /// The checkpoint to resume from.
     pub fn last(&self) -> PathBuf {
         self.path.join("last.safetensors")
     }
 
-    /// The checkpoint with the best validation accuracy.
+    /// The checkpoint with the best validation.
     pub fn best(&self) -> PathBuf {
         self.path.join("best.safetensors")
     }
@@ -129,19 +145,78 @@ impl RunDir {
         Ok(size(&self.jsonl, &self.path)? > 0)
     }
 
-    /// Appends one record to both metrics files.
+    /// Appends one record to both metrics files, and its figures to TensorBoard's.
     pub fn append(&mut self, record: &Record) -> Result<()> {
         let (jsonl, csv) = (self.metrics_jsonl(), self.metrics_csv());
         let line = serde_json::to_string(record).map_err(|e| Error::run(format!("cannot write {}: {e}", jsonl.display())))?;
         write(&mut self.jsonl, &jsonl, &(line + "\n"))?;
-        write(&mut self.csv, &csv, &record.csv())
+        write(&mut self.csv, &csv, &record.csv())?;
+        let split = record.split;
+        let mut figures = vec![(format!("loss/{split}"), record.loss), (format!("acc/{split}"), record.acc)];
+        if let Some(norm) = record.grad_norm {
+            figures.extend([(format!("grad_norm/{split}"), norm), (format!("lr/{split}"), record.lr)]);
+        }
+        // A test at the step that a run was resumed at has been told by the file before.
+        if split == "test" && self.from.is_some_and(|from| record.step < from) {
+            return Ok(());
+        }
+        self.events()?.scalars(record.step, figures.iter().map(|(tag, x)| (tag.as_str(), *x)))
+    }
+
+    /// Appends what `--watch` saw at a step.
+    pub fn append_watch(&mut self, step: u64, epoch: u64, figures: &[Figures]) -> Result<()> {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            step: u64,
+            epoch: u64,
+            #[serde(flatten)]
+            figures: &'a Figures,
+        }
+        let path = self.watch_jsonl();
+        let mut lines = String::new();
+        let mut scalars = Vec::new();
+        for figures in figures {
+            let line = serde_json::to_string(&Line { step, epoch, figures });
+            lines += &line.map_err(|e| Error::run(format!("cannot write {}: {e}", path.display())))?;
+            lines.push('\n');
+            let Figures { param, grad_norm, update_ratio, .. } = figures;
+            scalars.extend([(format!("grad_norm/{param}"), *grad_norm), (format!("update_ratio/{param}"), *update_ratio)]);
+        }
+        let file = match &mut self.watch {
+            Some(file) => file,
+            none => none.insert(append_to(&path)?),
+        };
+        write(file, &path, &lines)?;
+        self.events()?.scalars(step, scalars.iter().map(|(tag, x)| (tag.as_str(), *x)))
+    }
+
+    /// Shows TensorBoard how numbers are spread.
+    pub fn histograms(&mut self, step: u64, arrays: Vec<(String, Vec<f64>)>) -> Result<()> {
+        self.events()?.histograms(step, arrays)
+    }
+
+    fn events(&mut self) -> Result<&mut Events> {
+        match &mut self.events {
+            Some(events) => Ok(events),
+            none => Ok(none.insert(Events::create(&self.path, self.from)?)),
+        }
     }
 
     /// Drops the records after `step`, for a run that resumes there and will write them again: the test of its end, too.
     ///
     /// A line that a killed run left unfinished, and any other that is no record, is dropped too.
     pub fn truncate_after(&mut self, step: u64) -> Result<()> {
-        self.keep(|s, split| s < step || s == step && split != "test")
+        self.from = Some(step + 1);
+        self.keep(|s, split| s < step || s == step && split != "test")?;
+        if self.watch_jsonl().exists() {
+            #[derive(Deserialize)]
+            struct Row {
+                step: u64,
+            }
+            self.watch =
+                Some(rewrite(&self.watch_jsonl(), "", |line| serde_json::from_str::<Row>(line).is_ok_and(|row| row.step <= step))?);
+        }
+        Ok(())
     }
 
     /// Drops all records, for a run that begins anew in a directory that has some.
@@ -163,6 +238,11 @@ impl RunDir {
             line.ends_with('\n') && step.zip(split).is_some_and(|(step, split)| wanted(step, split))
         };
         let (jsonl, csv) = (self.metrics_jsonl(), self.metrics_csv());
+        let table = fs::read(&csv).map_err(|e| io_error("cannot read", &csv, &e))?;
+        if !table.starts_with(HEADER.as_bytes()) {
+            return Err(Error::usage(format!("{}: has other columns, those of another version", csv.display()))
+                .hint("go on in another directory with --out"));
+        }
         self.jsonl = rewrite(&jsonl, "", in_json)?;
         self.csv = rewrite(&csv, HEADER, in_csv)?;
         Ok(())
@@ -239,7 +319,7 @@ mod tests {
     use tempfile::tempdir;
 
     fn record(step: u64, split: &str) -> Record<'_> {
-        Record { step, epoch: 1, split, loss: 0.25, acc: 0.5, lr: 1e-3, time_s: 2.0, img_per_s: 1000.5 }
+        Record { step, epoch: 1, split, loss: 0.25, acc: 0.5, lr: 1e-3, grad_norm: None, time_s: 2.0, samples_per_s: 1000.5 }
     }
 
     fn read(path: PathBuf) -> String {
@@ -311,14 +391,17 @@ mod tests {
         let parent = tempdir().unwrap();
         let mut run = out(parent.path());
         assert!(!run.has_records().unwrap());
-        run.append(&record(10, "train")).unwrap();
+        run.append(&Record { grad_norm: Some(1.5), ..record(10, "train") }).unwrap();
         run.append(&Record { loss: f64::NAN, lr: f64::INFINITY, ..record(20, "a,\"b\"") }).unwrap();
         assert!(run.has_records().unwrap());
-        let jsonl = r#"{"step":10,"epoch":1,"split":"train","loss":0.25,"acc":0.5,"lr":0.001,"time_s":2.0,"img_per_s":1000.5}
-{"step":20,"epoch":1,"split":"a,\"b\"","loss":null,"acc":0.5,"lr":null,"time_s":2.0,"img_per_s":1000.5}
+        let jsonl = r#"{"step":10,"epoch":1,"split":"train","loss":0.25,"acc":0.5,"lr":0.001,"grad_norm":1.5,"time_s":2.0,"samples_per_s":1000.5}
+{"step":20,"epoch":1,"split":"a,\"b\"","loss":null,"acc":0.5,"lr":null,"grad_norm":null,"time_s":2.0,"samples_per_s":1000.5}
 "#;
         assert_eq!(read(run.metrics_jsonl()), jsonl);
-        assert_eq!(read(run.metrics_csv()), format!("{HEADER}10,1,train,0.25,0.5,0.001,2,1000.5\n20,1,\"a,\"\"b\"\"\",,0.5,,2,1000.5\n"));
+        assert_eq!(
+            read(run.metrics_csv()),
+            format!("{HEADER}10,1,train,0.25,0.5,0.001,1.5,2,1000.5\n20,1,\"a,\"\"b\"\"\",,0.5,,,2,1000.5\n")
+        );
     }
 
     #[test]

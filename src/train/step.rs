@@ -48,7 +48,7 @@ pub fn train_step(
     }
     cross_entropy::accumulate(tape.value(loss), n as f64, tape.value(logits), tape.value(target), totals)?;
     model.params.gradients.clear();
-    let seed = clock.seed(tape.spec(loss))?;
+    let seed = clock.seed(tape.value(loss))?;
     tape.backward_from(loss, seed, &mut model.params.gradients)?;
     // The tape shares the weights; they can be written once it is gone.
     drop(tape);

@@ -2,15 +2,18 @@
 //!
 //! The order of the images is a function of (seed, epoch), every random number one of (seed, step): so weights, moments, counters
 //! and the running sums of the epoch are all there is to save, and a resumed run gives the same bits as one that never stopped.
-//! Printing is not done here: an [`Observer`] is told what happens. Read next: `cli/train.rs`.
+//! Printing is not done here: an [`Observer`] (`progress.rs`) is told what happens. Read next: `cli/train.rs`.
 
 pub mod range_test;
 
+use super::averaged::Averaged;
 use super::checkpoint::{self, Array, Checkpoint};
 use super::config::Config;
 use super::distill::Teacher;
 use super::engine::Engine;
+use super::looks::Looks;
 use super::metrics::Running;
+use super::progress::{Epoch, Observer, Place, Progress, Stretch};
 use super::rundir::{Record, RunDir};
 use super::step::{Setting, evaluate};
 use super::trained::{describe, json, keep, load_model, restore};
@@ -19,8 +22,7 @@ use crate::data::{Loader, Splits, permutation};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::models::{Model, Options};
-use crate::optim::{LossScale, Mode, Optimizer, Schedule, Scheduler};
-use serde::{Deserialize, Serialize};
+use crate::optim::{Mode, Optimizer, Schedule, Scheduler};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,98 +37,19 @@ const STEPS: &str = "optimizer.step";
 /// A long epoch is also saved on the way.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 
-/// How far a run has come: all of its state that is not a tensor.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Progress {
-    /// Epochs finished.
-    pub epoch: u64,
-    /// Steps taken in all.
-    pub step: u64,
-    /// Steps taken in the epoch under way.
-    pub step_in_epoch: u64,
-    /// Sums over the epoch under way.
-    pub sums: Running,
-    /// The best validation accuracy so far, and its epoch.
-    pub best: Option<(f64, u64)>,
-    /// Seconds spent in training steps so far, over all resumptions; validation and saving not counted.
-    pub seconds: f64,
-    /// The loss scale of f16.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub loss_scale: Option<LossScale>,
-}
-
-/// Where and how a run computes: what its result depends on only by rounding.
-#[derive(Debug, Clone, Copy)]
-pub struct Place {
-    /// The device.
-    pub device: Device,
-    /// On a GPU: capture steps as CUDA graphs. The bits are the same without.
-    pub capture: bool,
-}
-
-impl Place {
-    /// The CPU.
-    pub const CPU: Place = Place { device: Device::Cpu, capture: false };
-}
-
-/// How many steps are taken between two looks at a device, which cost a wait.
-struct Stretch {
-    length: usize,
-    longest: usize,
-}
-
-impl Stretch {
-    fn new(device: Device) -> Self {
-        Self { length: 1, longest: if device == Device::Cpu { 1 } else { 1024 } }
-    }
-
-    /// Doubles while stretches take less than a tenth of a second, so that a run still reacts at once.
-    fn adapt(&mut self, took: Duration) {
-        if took < Duration::from_millis(50) {
-            self.length = (2 * self.length).min(self.longest);
-        }
-    }
-}
-
-/// The end of an epoch, for those who print it.
-#[derive(Debug, Clone, Copy)]
-pub struct Epoch {
-    /// Its number, from 1.
-    pub epoch: u64,
-    /// Sums over the training images as they were learned from.
-    pub train: Running,
-    /// Sums over the validation images, if there are any.
-    pub val: Option<Running>,
-    /// Learning rate of the last step.
-    pub lr: f64,
-    /// Training images per second.
-    pub img_per_s: f64,
-    /// Is this the best checkpoint so far?
-    pub best: bool,
-}
-
-/// Is told what happens in a run.
-pub trait Observer {
-    /// A run begins, or goes on: steps in each epoch, and where it stands.
-    fn begin(&mut self, steps_per_epoch: u64, progress: &Progress);
-    /// A step is done.
-    fn step(&mut self, progress: &Progress, lr: f64);
-    /// An epoch is done and saved.
-    fn epoch(&mut self, epoch: &Epoch);
-}
-
 /// A run that is ready to go.
 #[derive(Debug)]
 pub struct Trainer<'a> {
-    config: Config,
+    pub(super) config: Config,
     splits: &'a Splits,
-    train: Vec<u32>,
-    val: Vec<u32>,
+    pub(super) train: Vec<u32>,
+    pub(super) val: Vec<u32>,
     /// The network.
     pub model: Model,
     teacher: Option<Teacher>,
-    optimizer: Optimizer,
-    scheduler: Scheduler,
+    pub(super) optimizer: Optimizer,
+    pub(super) scheduler: Scheduler,
+    averaged: Option<Averaged>,
     place: Place,
     /// How far it has come.
     pub progress: Progress,
@@ -147,10 +70,14 @@ impl<'a> Trainer<'a> {
             return Err(Error::data(format!("{} training and {} test images are too few", train.len(), splits.test.len()))
                 .hint("raise --limit or lower --val-split"));
         }
-        let optimizer = Optimizer::new(config.rule()?, &model.params);
+        let mut optimizer = Optimizer::new(config.rule()?, &model.params);
+        if let Some(decay) = config.ema {
+            optimizer = optimizer.with_average(decay, &model.params);
+        }
+        let averaged = config.ema.map(|_| Averaged::new(&model));
         let steps = cut(train.len(), config.batch).len() as u64;
         let scheduler = Scheduler::new(config.schedule()?, config.lr, config.epochs, steps);
-        Ok(Self { config, splits, train, val, model, teacher: None, optimizer, scheduler, place, progress: Progress::default() })
+        Ok(Self { config, splits, train, val, model, teacher: None, optimizer, scheduler, averaged, place, progress: Progress::default() })
     }
 
     /// Lets the network learn from another, too: that of the configuration's `teacher`. The data must be normalised as they were for it.
@@ -182,6 +109,9 @@ impl<'a> Trainer<'a> {
         for (steps, &saved) in self.optimizer.steps_mut().zip(saved.i64(STEPS)?) {
             *steps = saved as u64;
         }
+        if let Some(averaged) = &mut self.averaged {
+            averaged.resume(saved, &mut self.model, &mut self.optimizer)?;
+        }
         self.progress = progress;
         self.scheduler.watch = watch;
         Ok(())
@@ -197,6 +127,9 @@ impl<'a> Trainer<'a> {
         saved.tensors.insert(STEPS.into(), (vec![steps.len()], Array::I64(steps)));
         saved.meta.insert("trainer".into(), json(&self.progress)?);
         saved.meta.insert("scheduler".into(), json(&self.scheduler.watch)?);
+        if let Some(averaged) = &self.averaged {
+            averaged.add_to(&mut saved, &self.model, &self.optimizer)?;
+        }
         Ok(saved)
     }
 
@@ -214,47 +147,49 @@ impl<'a> Trainer<'a> {
         let steps = cut(self.train.len(), self.config.batch);
         observer.begin(steps.len() as u64, &self.progress);
         let mut stretch = Stretch::new(self.model.device);
-        while self.progress.epoch < self.config.epochs {
+        let mut looks = Looks::new(self);
+        if let (0, Some(average)) = (self.progress.step, self.optimizer.average_mut()) {
+            average.begin(&self.model.params);
+        }
+        while self.progress.epoch < self.config.epochs && !self.enough(dir, observer) {
             let (images, before, entered) = (self.images(), self.progress.seconds, Instant::now());
             let mut saved = Instant::now();
             self.begin(&mut engine, &steps);
             let mut lr = self.scheduler.lr(self.progress.step);
             while let Some(left) = steps.len().checked_sub(self.progress.step_in_epoch as usize).filter(|left| *left > 0) {
                 let began = Instant::now();
-                let now = stretch.length.min(left);
+                let now = stretch.length.min(left).min(self.before_steps(&mut looks)?);
                 for _ in 0..now {
                     lr = self.step(&mut engine, &steps)?;
                 }
                 let counted = engine.read()?;
                 if !counted.loss().is_finite() {
-                    let last = self.progress.step - 1;
-                    let place =
-                        if now == 1 { format!("at step {last}") } else { format!("between steps {} and {last}", last + 1 - now as u64) };
-                    return Err(Error::run(format!("the loss became {} {place}", counted.loss()))
-                        .hint("lower --lr, or look at the data; the checkpoints of finished epochs are intact"));
+                    return Err(self.failed(&engine, &steps, counted.loss())?);
                 }
                 let progress = &mut self.progress;
                 progress.sums.merge(&counted);
                 progress.seconds = before + entered.elapsed().as_secs_f64();
+                progress.untold.merge(&counted);
                 observer.step(progress, lr);
+                self.after_steps(&mut looks, &engine, dir, observer, (steps.len() as u64, lr))?;
                 stretch.adapt(began.elapsed());
                 if self.progress.loss_scale.is_some() && self.model.device == Device::Cpu {
                     self.progress.loss_scale = engine.settle(&self.model, &mut self.optimizer)?;
                 }
                 if stop.load(Ordering::Relaxed) {
                     self.progress.loss_scale = engine.settle(&self.model, &mut self.optimizer)?;
-                    return self.interrupt(dir);
+                    return self.interrupt(&engine, dir);
                 }
                 if saved.elapsed() > SAVE_EVERY {
                     self.progress.loss_scale = engine.settle(&self.model, &mut self.optimizer)?;
-                    self.checkpoint()?.save(&dir.last())?;
+                    self.save(&engine, dir)?;
                     self.begin(&mut engine, &steps);
                     saved = Instant::now();
                 }
             }
             self.progress.loss_scale = engine.settle(&self.model, &mut self.optimizer)?;
             let images = self.images() - images;
-            self.end_epoch(engine.loader(), dir, observer, lr, images as f64 / (self.progress.seconds - before))?;
+            self.end_epoch(&mut looks, &engine, dir, observer, lr, images as f64 / (self.progress.seconds - before))?;
         }
         Ok(())
     }
@@ -270,12 +205,12 @@ impl<'a> Trainer<'a> {
     }
 
     /// The training images for this network.
-    fn loader(&self) -> Result<Loader<'a>> {
+    pub(super) fn loader(&self) -> Result<Loader<'a>> {
         Loader::new(&self.splits.train, &self.splits.normalization, self.model.input, self.model.dtype, self.model.device)
     }
 
     /// Lets the engine begin, or go on with, the epoch under way.
-    fn begin(&mut self, engine: &mut Engine, steps: &[Range<usize>]) {
+    pub(super) fn begin(&mut self, engine: &mut Engine, steps: &[Range<usize>]) {
         let Progress { epoch, step, step_in_epoch, .. } = self.progress;
         let order = permutation(self.train.len(), self.config.seed, epoch).iter().map(|&i| self.train[i as usize]).collect();
         let first = steps.get(step_in_epoch as usize).map_or(0, |range| range.start);
@@ -287,20 +222,25 @@ impl<'a> Trainer<'a> {
     }
 
     /// Where the schedule stands: it moves on with each step that was taken, not with those that the loss scale left out.
-    fn rate(&self) -> u64 {
+    pub(super) fn rate(&self) -> u64 {
         self.progress.step - self.progress.loss_scale.map_or(0, |scale| scale.skipped)
     }
 
+    /// What a step needs to know at this learning rate.
+    pub(super) fn setting(&self, lr: f64) -> Setting {
+        let Config { seed, label_smoothing, .. } = self.config;
+        Setting { lr, label_smoothing, seed }
+    }
+
     /// Takes the next step; gives its learning rate.
-    fn step(&mut self, engine: &mut Engine, steps: &[Range<usize>]) -> Result<f64> {
+    pub(super) fn step(&mut self, engine: &mut Engine, steps: &[Range<usize>]) -> Result<f64> {
         let (step, step_in_epoch) = (self.rate(), self.progress.step_in_epoch);
-        let Config { seed, label_smoothing, batch, .. } = self.config;
         let (lr, range) = (self.scheduler.lr(step), steps[step_in_epoch as usize].clone());
         if let Some(momentum) = self.scheduler.momentum(step) {
             self.optimizer.set_momentum(momentum);
         }
-        let full = range.len() == batch;
-        engine.step(&mut self.model, &mut self.optimizer, range, full, &Setting { lr, label_smoothing, seed }, self.teacher.as_mut())?;
+        let (full, setting) = (range.len() == self.config.batch, self.setting(lr));
+        engine.step(&mut self.model, &mut self.optimizer, range, full, &setting, self.teacher.as_mut())?;
         self.progress.step += 1;
         self.progress.step_in_epoch += 1;
         Ok(lr)
@@ -309,19 +249,33 @@ impl<'a> Trainer<'a> {
     /// Validates, writes the metrics of an epoch whose steps are all done, and saves.
     ///
     /// `last` comes last: a run killed before it goes on from the epoch before, drops the records and makes all of this again.
-    fn end_epoch(&mut self, loader: &Loader, dir: &mut RunDir, observer: &mut dyn Observer, lr: f64, img_per_s: f64) -> Result<()> {
+    fn end_epoch(
+        &mut self,
+        looks: &mut Looks,
+        engine: &Engine,
+        dir: &mut RunDir,
+        observer: &mut dyn Observer,
+        lr: f64,
+        img_per_s: f64,
+    ) -> Result<()> {
+        let train = self.progress.sums;
+        let grad_norm = self.after_epoch(looks, engine, dir, observer, &train)?;
+        self.show(engine.loader())?;
         let val = match self.val.is_empty() {
             true => None,
-            false => Some(evaluate(&mut self.model, loader, &self.val, EVAL_BATCH, |_, _| Ok(()))?),
+            false => Some(evaluate(&mut self.model, engine.loader(), &self.val, EVAL_BATCH, |_, _| Ok(()))?),
         };
         let progress = &mut self.progress;
-        let train = std::mem::take(&mut progress.sums);
+        progress.sums = Running::default();
         progress.epoch += 1;
         progress.step_in_epoch = 0;
-        let better = |val: Running| val.loss().is_finite() && progress.best.is_none_or(|(best, _)| val.accuracy() > best);
+        let by = self.config.monitor()?;
+        let figure = |val: Running| if by == Mode::Min { val.loss() } else { val.accuracy() };
+        let beats = |x: f64, best: f64| if by == Mode::Min { x < best } else { x > best };
+        let better = |val: Running| val.loss().is_finite() && progress.best.is_none_or(|(best, _)| beats(figure(val), best));
         let best = val.is_some_and(better);
         if let (true, Some(val)) = (best, val) {
-            progress.best = Some((val.accuracy(), progress.epoch));
+            progress.best = Some((figure(val), progress.epoch));
         }
         let judged = val.unwrap_or(train);
         self.scheduler.epoch_end(match self.scheduler.schedule() {
@@ -329,10 +283,10 @@ impl<'a> Trainer<'a> {
             _ => judged.loss(),
         });
         let Progress { step, epoch, seconds, .. } = self.progress;
-        for (split, sums) in [("train", Some(train)), ("val", val)] {
+        for (split, sums, grad_norm) in [("train", Some(train), Some(grad_norm)), ("val", val, None)] {
             if let Some(sums) = sums {
                 let (loss, acc) = (sums.loss(), sums.accuracy());
-                dir.append(&Record { step, epoch, split, loss, acc, lr, time_s: seconds, img_per_s })?;
+                dir.append(&Record { step, epoch, split, loss, acc, lr, grad_norm, time_s: seconds, samples_per_s: img_per_s })?;
             }
         }
         let saved = self.checkpoint()?;
@@ -340,22 +294,50 @@ impl<'a> Trainer<'a> {
             saved.save(&dir.best())?;
         }
         saved.save(&dir.last())?;
+        self.exchange()?;
         observer.epoch(&Epoch { epoch, train, val, lr, img_per_s, best });
         Ok(())
     }
 
-    fn interrupt(&self, dir: &RunDir) -> Result<()> {
-        self.checkpoint()?.save(&dir.last())?;
+    /// With `--ema`: puts the averaged network in the network's place, with statistics that fit it.
+    fn show(&mut self, loader: &Loader) -> Result<()> {
+        self.exchange()?;
+        if let Some(averaged) = &mut self.averaged {
+            let order = permutation(self.train.len(), self.config.seed, 0);
+            let order: Vec<u32> = order.iter().map(|&i| self.train[i as usize]).collect();
+            averaged.estimate(&mut self.model, loader, &order)?;
+        }
+        Ok(())
+    }
+
+    /// With `--ema`: the network becomes the averaged one, to be used when the run is over, or again the one that trains.
+    pub fn exchange(&mut self) -> Result<()> {
+        match &mut self.averaged {
+            Some(averaged) => averaged.exchange(&mut self.model, &mut self.optimizer),
+            None => Ok(()),
+        }
+    }
+
+    /// Saves everything within an epoch.
+    fn save(&mut self, engine: &Engine, dir: &RunDir) -> Result<()> {
+        self.show(engine.loader())?;
+        let saved = self.checkpoint()?;
+        self.exchange()?;
+        saved.save(&dir.last())
+    }
+
+    fn interrupt(&mut self, engine: &Engine, dir: &RunDir) -> Result<()> {
+        self.save(engine, dir)?;
         let Progress { epoch, step_in_epoch, .. } = self.progress;
         let message =
             format!("interrupted in epoch {} after step {step_in_epoch}; everything is saved in {}", epoch + 1, dir.last().display());
         Err(Error::new(Kind::Interrupted, message)
-            .hint(format!("go on with: cugrad train --resume {} (and the same --device and --data-dir)", dir.last().display())))
+            .hint(format!("go on with: cugrad train --resume {} (and the same --device)", dir.last().display())))
     }
 }
 
 /// The images of each step of an epoch, `batch` at a time; one left over alone joins the step before, as batch norm needs two.
-fn cut(n: usize, batch: usize) -> Vec<Range<usize>> {
+pub(super) fn cut(n: usize, batch: usize) -> Vec<Range<usize>> {
     let alone = n > batch && n % batch == 1;
     let steps = if alone { n / batch } else { n.div_ceil(batch) };
     (0..steps).map(|step| step * batch..if step + 1 == steps { n } else { (step + 1) * batch }).collect()

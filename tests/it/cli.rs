@@ -103,7 +103,7 @@ pub fn bits(saved: &Checkpoint) -> BTreeMap<&str, (&[usize], Vec<u64>)> {
 }
 
 /// The metrics but for their last two columns, which are times.
-fn metrics(dir: &TempDir, run: &str) -> Vec<String> {
+pub fn metrics(dir: &TempDir, run: &str) -> Vec<String> {
     let csv = read(dir, &format!("{run}/metrics.csv"));
     let rows: Vec<String> = csv.lines().map(|line| line.rsplitn(3, ',').last().unwrap().to_string()).collect();
     let unique: BTreeSet<&String> = rows.iter().collect();
@@ -120,7 +120,9 @@ pub fn same_runs(dir: &TempDir, a: &str, b: &str) {
         assert!(bits(&a) == bits(&b), "{file} differs");
     }
     assert_eq!(metrics(dir, a), metrics(dir, b));
-    assert_eq!(read(dir, &format!("{a}/config.toml")), read(dir, &format!("{b}/config.toml")));
+    // Where the data lie may change.
+    let [a, b] = [a, b].map(|run| read(dir, &format!("{run}/config.toml")));
+    assert!(a.lines().filter(|l| !l.starts_with("data-dir")).eq(b.lines().filter(|l| !l.starts_with("data-dir"))), "{a}{b}");
 }
 
 #[test]
@@ -143,7 +145,7 @@ fn unknown_names_are_answered_with_the_known_ones() {
     cugrad(&dir, "summary --model nope").fails(2, &models);
     cugrad(&dir, "train --data nope").fails(2, &["'nope'", "auto", "mnist", "fashion", "kmnist", "synthetic"]);
     cugrad(&dir, &format!("{QUICK} --optimizer nope")).fails(2, &["'nope'", "sgd", "adam", "adamw", "rmsprop"]);
-    let schedules = ["'nope'", "constant", "step", "multistep", "cosine", "onecycle", "plateau"];
+    let schedules = ["'nope'", "constant", "step", "multistep", "cosine", "onecycle", "reduce-on-plateau"];
     cugrad(&dir, "train --offline --data synthetic --schedule nope").fails(2, &schedules);
     cugrad(&dir, "train --device nope").fails(2, &["'nope'", "cpu", "auto", "cuda:N"]);
     let ops = cugrad(&dir, "check --op nope");
@@ -218,6 +220,7 @@ fn a_run_leaves_everything_behind() {
     assert_eq!(said.out.lines().filter(|line| line.starts_with("epoch")).count(), 2);
     let mut files: Vec<_> = fs::read_dir(dir.path().join("a/b")).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
     files.sort();
+    assert!(files.remove(2).starts_with("events.out.tfevents."));
     assert_eq!(files, ["best.safetensors", "config.toml", "last.safetensors", "metrics.csv", "metrics.jsonl"]);
     assert_eq!(metrics(&dir, "a/b").len(), 1 + 2 * 2 + 1);
     let splits: Vec<String> =
@@ -249,7 +252,7 @@ fn speed_counts_images() {
     cugrad(&dir, &format!("{QUICK} --epochs 1 --batch 60000 --out a")).succeeds();
     let last = std::fs::read_to_string(dir.path().join("a/metrics.jsonl")).unwrap().lines().last().unwrap().to_string();
     let test: Value = serde_json::from_str(&last).unwrap();
-    let (rate, seconds) = (test["img_per_s"].as_f64().unwrap(), test["time_s"].as_f64().unwrap());
+    let (rate, seconds) = (test["samples_per_s"].as_f64().unwrap(), test["time_s"].as_f64().unwrap());
     assert!((rate * seconds - 243.0).abs() < 0.5, "{rate} img/s for {seconds} s");
 }
 
@@ -332,7 +335,7 @@ fn adam_resumes() {
 
 #[test]
 fn sgd_with_momentum_and_plateau_resume() {
-    resume("--model net1 --optimizer sgd --momentum 0.9 --nesterov --schedule plateau --lr 0.05");
+    resume("--model net1 --optimizer sgd --momentum 0.9 --nesterov --schedule reduce-on-plateau:max:0:0.5 --lr 0.05");
 }
 
 #[test]
@@ -351,7 +354,7 @@ fn resuming_is_refused_when_it_would_be_another_run() {
     cugrad(&dir, &format!("{QUICK} --epochs 1 --out a")).succeeds();
     let resume = "train --device cpu --resume a/last.safetensors";
     for flags in ["--lr 1", "--model lenet", "--seed 4", "--batch 32", "--optimizer sgd", "--data mnist"] {
-        cugrad(&dir, &format!("{resume} --epochs 2 {flags}")).fails(2, &["only --epochs can change"]);
+        cugrad(&dir, &format!("{resume} --epochs 2 {flags}")).fails(2, &["keeps its choices", "--epochs"]);
     }
     cugrad(&dir, "train --device cpu --resume a/none.safetensors").fails(2, &["a/none.safetensors", "last.safetensors"]);
     cugrad(&dir, "train --device cpu --resume a/config.toml").fails(1, &["a/config.toml", "not a safetensors file"]);
@@ -369,7 +372,7 @@ fn resuming_is_refused_when_it_would_be_another_run() {
 fn a_loss_that_explodes_ends_the_run() {
     let dir = tempdir().unwrap();
     let said = cugrad(&dir, &format!("{QUICK} --optimizer sgd --lr 1e5 --epochs 3 --out a"));
-    said.fails(1, &["the loss became", "--lr"]);
+    said.fails(1, &["the loss became", "at step ", " gave ", "numbers are not finite", "--lr"]);
     assert!(!said.out.contains("best") && !dir.path().join("a/best.safetensors").exists(), "{}", said.out);
 }
 

@@ -12,7 +12,7 @@ use cugrad::device::memory::PrivatePool;
 use cugrad::ops::{self, Case};
 use cugrad::optim::LossScale;
 use cugrad::tensor::{DType, Spec, Tensor};
-use cugrad::train::trainer::{Epoch, Place, Progress};
+use cugrad::train::progress::{Epoch, Place, Progress};
 use cugrad::train::{Array, Config, Observer, RunDir, Teacher, Trainer};
 use rayon::prelude::*;
 use serde_json::Value;
@@ -144,7 +144,9 @@ fn captured_steps_equal_eager_steps_bit_for_bit() {
         ("lenet-bn3", "bf16", "rotate:15,scale:0.1,erase:0.3"),
         ("lenet", "f16", "crop:2,elastic:34:4"),
     ] {
-        let config = Config { augment: augment.into(), ..config(model, precision) };
+        // All that looks at a run on the way, too.
+        let (augment, ema, watch, log_every) = (augment.into(), Some(0.9), Some(3), Some(2));
+        let config = Config { augment, ema, watch, log_every, ..config(model, precision) };
         let run = |capture, interrupt| train(&config, &splits, Place { device: device::open(), capture }, interrupt);
         let (captured, eager, again) = (run(true, None), run(false, None), run(true, None));
         assert_eq!(different(&captured, &eager), [""; 0], "{model}: captured and eager");
@@ -152,6 +154,25 @@ fn captured_steps_equal_eager_steps_bit_for_bit() {
         let resumed = run(true, Some(4));
         assert_eq!(different(&captured, &resumed), [""; 0], "{model}: stopped and resumed");
     }
+}
+
+/// A captured step whose loss is no number is found and named, though others were replayed after it.
+#[test]
+fn a_loss_that_is_no_number_is_named_on_a_gpu() {
+    let splits = synthetic(170, 4, 3);
+    let sgd = |lr| Config { optimizer: "sgd".into(), schedule: "constant".into(), lr, ..config("net1", "f32") };
+    let failure = |place| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut trainer = Trainer::new(Config { epochs: 9, ..sgd(1e6 - 1.0) }, &splits, place).unwrap();
+        let (mut dir, stop) = (RunDir::create(Some(folder.path().join("run")), "test").unwrap(), AtomicBool::new(false));
+        trainer.run(&mut dir, &mut StopAfter(u64::MAX, &stop), &stop).unwrap_err().message
+    };
+    let message = failure(Place { device: device::open(), capture: true });
+    assert!(message.contains("the loss became") && message.contains(" gave "), "{message}");
+    assert_eq!(
+        message.split(" at step ").nth(1).unwrap().split(" gave").next(),
+        failure(Place::CPU).split(" at step ").nth(1).unwrap().split(" gave").next()
+    );
 }
 
 /// With a scale far too large the first steps overflow and are left out, on both devices alike; the schedule waits for them.

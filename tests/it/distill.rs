@@ -10,7 +10,7 @@ use cugrad::models::{Model, Options};
 use cugrad::optim::{Clock, LossScale, Optimizer, Rule};
 use cugrad::tensor::DType;
 use cugrad::train::step::{Setting, totals, train_step};
-use cugrad::train::trainer::Place;
+use cugrad::train::progress::Place;
 use cugrad::train::{Config, RunDir, Running, Teacher, Trainer};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;

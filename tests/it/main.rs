@@ -1,5 +1,6 @@
 //! The integration tests, in one binary so that they link once. Each file is one property of the whole.
 
+mod aids;
 mod build;
 mod cli;
 mod conv;

@@ -223,7 +223,7 @@ fn schedule(entry: &Value) -> Schedule {
             None => "cosine".to_string(),
         },
         "OneCycleLR" => "onecycle".to_string(),
-        "ReduceLROnPlateau" => format!("plateau:{}:{}:{}", args["mode"].as_str().unwrap(), args["patience"], args["factor"]),
+        "ReduceLROnPlateau" => format!("reduce-on-plateau:{}:{}:{}", args["mode"].as_str().unwrap(), args["patience"], args["factor"]),
         other => panic!("{other} is new"),
     };
     text.parse().unwrap()
@@ -259,7 +259,7 @@ fn forty_epochs_equal_pytorch() {
 
 #[test]
 fn no_schedule_leaves_its_range() {
-    for text in ["constant", "step", "multistep:1,2", "cosine:0.01", "onecycle", "onecycle:0", "onecycle:1", "plateau"] {
+    for text in ["constant", "step", "multistep:1,2", "cosine:0.01", "onecycle", "onecycle:0", "onecycle:1", "reduce-on-plateau"] {
         for (epochs, steps) in [(0, 0), (1, 1), (1, 7), (2, 1), (3, 5), (10, 1)] {
             let mut scheduler = Scheduler::new(text.parse().unwrap(), 0.1, epochs, steps);
             scheduler.epoch_end(f64::NAN);
@@ -274,7 +274,7 @@ fn no_schedule_leaves_its_range() {
 
 #[test]
 fn a_plateau_is_cut_until_it_makes_no_difference() {
-    let mut scheduler = Scheduler::new("plateau:max:0:0.5".parse().unwrap(), 1e-7, 10, 1);
+    let mut scheduler = Scheduler::new("reduce-on-plateau:max:0:0.5".parse().unwrap(), 1e-7, 10, 1);
     for _ in 0..10 {
         scheduler.epoch_end(f64::NAN);
     }
@@ -296,8 +296,8 @@ fn schedules_are_read_and_printed() {
         ("cosine:0.001", "cosine:0.001"),
         ("onecycle", "onecycle:0.3:25:10000"),
         ("onecycle:0.25:10", "onecycle:0.25:10:10000"),
-        ("plateau", "plateau:min:10:0.1:0.0001"),
-        ("plateau:max:3:0.3", "plateau:max:3:0.3:0.0001"),
+        ("reduce-on-plateau", "reduce-on-plateau:min:10:0.1:0.0001"),
+        ("reduce-on-plateau:max:3:0.3", "reduce-on-plateau:max:3:0.3:0.0001"),
     ] {
         let schedule: Schedule = text.parse().unwrap();
         assert_eq!(schedule.to_string(), full);
@@ -320,8 +320,8 @@ fn a_wrong_schedule_is_refused_by_its_wrong_part() {
         ("multistep:3,,4", "schedule 'multistep:3,,4': '' is not the number of an epoch", "write multistep:EPOCH"),
         ("cosine:nan", "schedule 'cosine:nan': 'nan' is not a learning rate", "write cosine:FLOOR"),
         ("onecycle:2", "schedule 'onecycle:2': '2' is not a part of the run, from 0 to 1", "write onecycle:UP"),
-        ("plateau:low", "schedule 'plateau:low': 'low' is not min or max", "write plateau:MODE"),
-        ("plateau:min:5:1", "schedule 'plateau:min:5:1': '1' is not a factor below 1", "write plateau:MODE"),
+        ("reduce-on-plateau:low", "schedule 'reduce-on-plateau:low': 'low' is not min or max", "write reduce-on-plateau:MODE"),
+        ("reduce-on-plateau:min:5:1", "schedule 'reduce-on-plateau:min:5:1': '1' is not a factor below 1", "write reduce-on-plateau:MODE"),
     ] {
         let error = text.parse::<Schedule>().unwrap_err();
         assert_eq!((error.message.as_str(), error.exit_code()), (message, 2));

@@ -118,6 +118,43 @@ fn optimizers_move_weights_to_the_same_bits() {
     }
 }
 
+/// The average of the weights, too; a loss that is no number halts all of it, whatever steps still come.
+#[test]
+fn averages_follow_and_halt_to_the_same_bits() {
+    let device = device::open();
+    let (shapes, lrs) = ([[1, 7], [1, 64], [1, 300]], [0.1, 0.05, 0.025, 0.0125]);
+    let rule = Rule::by_name("adam", &Options::default()).unwrap();
+    for dtype in [DType::F32, DType::F64] {
+        let mut nets = [Device::Cpu, device].map(|device| {
+            let mut net = Net::new(&rule, &shapes, dtype, device);
+            net.optimizer = Optimizer::new(rule.clone(), &net.params).with_average(0.3, &net.params);
+            net
+        });
+        let average = |net: &Net| net.optimizer.average().unwrap().values().iter().map(bits).collect::<Vec<_>>();
+        let mut seen = vec![average(&nets[0])];
+        for epoch in 0..2 {
+            nets.iter_mut().for_each(|net| net.plan(&lrs));
+            for (t, &lr) in lrs.iter().enumerate() {
+                if epoch == 1 && t == 2 {
+                    let loss = |net: &Net| Tensor::from_values(Spec::rows([1], dtype).on(net.params.values()[0].device()), &[f64::NAN]);
+                    nets.iter_mut().for_each(|net| drop(net.clock.seed(&loss(net)).unwrap()));
+                }
+                nets.iter_mut().for_each(|net| net.step(4 * epoch + t as u64, lr, &[0, 1, 2]));
+                let [here, there] = nets.each_ref().map(|net| (average(net), net.bits()));
+                assert!(here == there, "{dtype}, step {t} of epoch {epoch}");
+                let moves = epoch == 0 || t < 2;
+                assert_eq!(seen.last().unwrap() != &here.0, moves, "{dtype}, step {t} of epoch {epoch}");
+                seen.push(here.0);
+            }
+            let taken = nets[1].clock.read().unwrap().0;
+            assert_eq!((taken, nets[1].clock.halted().unwrap()), if epoch == 0 { (4, None) } else { (2, Some(2)) });
+            nets[1].optimizer.settle(taken);
+            let [here, there] = nets.each_ref().map(|net| net.optimizer.average().unwrap().taken());
+            assert_eq!(here, there);
+        }
+    }
+}
+
 #[test]
 fn working_weights_are_rounded_alike() {
     let device = device::open();
@@ -149,7 +186,7 @@ fn the_loss_scale_finds_its_place() {
             let labels = tape.input(Tensor::from_values(Spec::rows([3], DType::I32).on(device), &[0, 1, 2]));
             let y = tape.apply(Linear, &[x, w]).unwrap();
             let loss = tape.apply(CrossEntropy { reduction: Reduction::Mean, label_smoothing: 0.0 }, &[y, labels]).unwrap();
-            let seed = net.clock.seed(tape.spec(loss)).unwrap();
+            let seed = net.clock.seed(tape.value(loss)).unwrap();
             tape.backward_from(loss, seed, &mut net.params.gradients).unwrap();
             drop(tape);
             net.clock.check(&net.params.gradients.runs()).unwrap();
@@ -192,7 +229,7 @@ fn a_clock_goes_on_alike() {
     });
     assert_eq!(here, there);
     let (step, place, (taken, scale)) = &here[3];
-    assert_eq!((&step[..], &place[..], *taken), (&[2.0, 1.0][..], &[9.0, 288.0, 4.0][..], 4));
+    assert_eq!((&step[..], &place[..], *taken), (&[2.0, 1.0][..], &[9.0, 288.0, 4.0, 0.0][..], 4));
     assert_eq!(*scale, Some(LossScale { scale: 131_072.0, good: 2, skipped: 0 }));
     // The largest power of two that f32 holds is not doubled: infinity would stay.
     for device in [Device::Cpu, device] {

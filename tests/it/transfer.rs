@@ -12,7 +12,7 @@ use cugrad::nn::ParamId;
 use cugrad::ops::cross_entropy::{CrossEntropy, Reduction};
 use cugrad::tensor::{DType, Tensor};
 use cugrad::train::transfer::freeze;
-use cugrad::train::{Config, trainer::Place};
+use cugrad::train::{Config, progress::Place};
 use tempfile::tempdir;
 
 /// The gradient of every parameter, with some of them frozen.
@@ -56,7 +56,7 @@ fn frozen_parameters_keep_their_bits_in_captured_steps_too() {
     let splits = synthetic(170, 4, 3);
     let frozen = ["conv1.weight", "conv1.bias", "bn1.weight", "bn1.bias", "conv2.weight"];
     let patterns = vec!["conv1.*".into(), "bn1.*".into(), "conv2.w*".into()];
-    let config = Config { optimizer: "adamw".into(), weight_decay: 0.1, freeze: patterns, ..cuda::config("lenet-bn3", "f32") };
+    let config = Config { optimizer: "adamw".into(), weight_decay: Some(0.1), freeze: patterns, ..cuda::config("lenet-bn3", "f32") };
     let first: Vec<(String, Vec<u64>)> = {
         let mut model = Model::build("lenet-bn3", &Options { seed: config.seed, ..Options::default() }).unwrap();
         assert_eq!(freeze(&mut model, &config.freeze).unwrap(), frozen);
