@@ -106,7 +106,7 @@ impl Rule {
     }
 
     /// The moments it keeps of each parameter, by PyTorch's names.
-    pub(super) fn moments(&self) -> Vec<&'static str> {
+    pub fn moments(&self) -> Vec<&'static str> {
         match self {
             Rule::Sgd(sgd) => sgd.moments(),
             Rule::Adam(_) => Adam::MOMENTS.to_vec(),

@@ -65,10 +65,11 @@ fn best() -> Config {
         batch: 128,
         optimizer: "adamw".into(),
         lr: 4e-3,
-        weight_decay: 0.05,
+        weight_decay: Some(0.05),
         schedule: "onecycle".into(),
         label_smoothing: 0.05,
-        augment: "shift:2".into(),
+        augment: "rotate:10,translate:0.08,scale:0.1".into(),
+        ema: Some(0.999),
         val_split: 0.0,
         ..Config::default()
     }
