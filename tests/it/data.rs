@@ -32,6 +32,19 @@ fn squares(dir: &Path, classes: [&str; 2], count: u32) {
 }
 
 #[test]
+fn augmented_pictures_are_shown_beside_the_images() {
+    let dir = tempdir().unwrap();
+    let show = "data show --data synthetic --limit 60 --first 3 --variants 2 --out";
+    let width = |name: &str| image::open(dir.path().join(name)).unwrap().width();
+    cugrad(&dir, &format!("{show} none.png --augment none")).succeeds();
+    cugrad(&dir, &format!("{show} some.png --augment rotate:15,erase:0.5,elastic:34:4")).succeeds();
+    let [none, some] = ["none.png", "some.png"].map(|name| fs::read(dir.path().join(name)).unwrap());
+    assert!(none != some && width("none.png") > 300);
+    cugrad(&dir, &format!("{show} some.png --augment turn:15")).fails(2, &["there is no augmentation 'turn:15'"]);
+    cugrad(&dir, "data show --data synthetic --augment rotate:15 --variants 400 --out many.png").fails(2, &["not 4010"]);
+}
+
+#[test]
 fn what_is_exported_is_read_back_byte_for_byte() {
     let dir = exported();
     let splits = synthetic(12_000, 2_000, 4);
