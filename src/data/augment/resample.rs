@@ -162,7 +162,7 @@ simd! {
                 for col in 0..width {
                     let pixel = i32::from(pixels[col]);
                     let edge = 9 * pixel - (sums[col] + sums[col + 1] + sums[col + 2]);
-                    let level = sharpen.mul_add(edge as f32, pixel as f32).max(0.0).min(255.0);
+                    let level = sharpen.mul_add(edge as f32, pixel as f32).clamp(0.0, 255.0);
                     (above[col][1], own[col][0]) = (level, level);
                 }
             } else {
