@@ -10,6 +10,7 @@ mod data_args;
 mod doctor;
 mod eval;
 mod export;
+mod findings;
 mod import;
 mod look;
 mod lr_find;

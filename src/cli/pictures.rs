@@ -1,10 +1,10 @@
 //! What the commands that draw have in common: their flags, how they read pictures, and names of files that any file system takes.
 //!
-//! Read next: `plot.rs`, `look.rs`.
+//! Read next: `findings.rs`.
 
 use crate::data::{Dataset, Normalization, Source, read_digit, read_picture};
 use crate::error::Result;
-use crate::plot::Fonts;
+use crate::plot::{Bar, Bars, Figure, Fonts, Grid, Picture, colour};
 use crate::train::Config;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
@@ -73,6 +73,28 @@ pub(super) fn read_pictures(
         });
     }
     Ok(data)
+}
+
+/// A picture beside the probabilities of the classes: all of up to twenty, else the ten most probable ones.
+pub(super) fn prediction(title: String, input: Picture, class: usize, classes: &[String], p: &[f64]) -> Figure {
+    let mut order: Vec<usize> = (0..p.len()).collect();
+    order.sort_by(|&a, &b| p[b].total_cmp(&p[a]));
+    if order.len() <= 20 {
+        order.sort_unstable();
+    } else {
+        order.truncate(10);
+    }
+    let mut grid = Grid::new("");
+    grid.side = 300.0;
+    grid.push(input, "as the network sees it");
+    let bar = |c: usize| Bar {
+        name: classes.get(c).cloned().unwrap_or_else(|| c.to_string()),
+        value: p[c],
+        text: format!("{:.2}%", 100.0 * p[c]),
+        colour: if c == class { colour::SERIES[0] } else { colour::Map::Blues.at(0.4) },
+    };
+    let bars = Bars { bars: order.into_iter().map(bar).collect(), full: Some(1.0), ..Bars::new("", "probability") };
+    Figure::new(title).with(grid).with(bars)
 }
 
 #[cfg(test)]

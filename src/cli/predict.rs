@@ -3,14 +3,16 @@
 //! Read next: `check.rs`.
 
 use super::eval::Together;
+use super::pictures::{PictureArgs, prediction, read_pictures, safe};
 use super::{print, remark};
-use crate::data::{Dataset, Source, read_digit, read_picture};
 use crate::device::Device;
 use crate::error::Result;
+use crate::plot::{Picture, check_name};
 use crate::train::Opinion;
 use clap::Args;
 use serde_json::json;
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 /// Say which digit a picture shows.
 #[derive(Debug, Args)]
@@ -29,6 +31,11 @@ pub struct Predict {
     /// Where to compute: auto, cpu, cuda:N or emu
     #[arg(long, default_value = "auto")]
     device: String,
+    /// Draw each picture beside the probabilities, as <picture>-prediction.png in a directory; of one picture, also to a FILE.png or FILE.svg
+    #[arg(long, value_name = "DIR|FILE")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    pictures: PictureArgs,
     /// Print one JSON object a picture
     #[arg(long)]
     json: bool,
@@ -41,22 +48,11 @@ impl Predict {
         why.into_iter().for_each(remark);
         let mut ensemble = self.together.load(&self.checkpoint, device)?;
         let first = &ensemble.members[0];
-        // The network repeats a grey picture for its channels if it was trained on grey ones.
-        let (channels, [_, height, width], classes) = (first.normalization.mean.len(), first.model.input, first.classes.clone());
-        // What was trained on pictures as they are sees this one as it is; the others see white signs on black.
-        let digits = first.config.data.parse::<Source>()?.is_white_on_black();
-        let size = first.config.size()?.filter(|_| !digits);
-        let [height, width] = size.unwrap_or([height, width]);
-        let mut data = Dataset { name: "pictures".into(), images: Vec::new(), labels: Vec::new(), channels, height, width, classes };
-        for path in &self.images {
-            data.images.extend(match digits {
-                true => read_digit(path, height, width, channels)?,
-                false => read_picture(path, [channels, height, width])?,
-            });
-            data.labels.push(0);
-        }
+        let data = read_pictures(&self.images, &first.config, &first.normalization, first.model.input, &first.classes)?;
+        let drawn = self.out.as_ref().map(|out| self.names(out));
+        let fonts = self.pictures.fonts()?;
         let judged = ensemble.judge(&data)?;
-        for (path, Opinion { class, probabilities: p }) in self.images.iter().zip(judged.opinions) {
+        for (i, (path, Opinion { class, probabilities: p })) in self.images.iter().zip(judged.opinions).enumerate() {
             let mut order: Vec<usize> = (0..p.len()).collect();
             // What most voted for need not be the most likely.
             order.sort_by(|&a, &b| (b == class).cmp(&(a == class)).then(p[b].total_cmp(&p[a])));
@@ -69,7 +65,29 @@ impl Predict {
                 let (path, best) = (path.display(), order[0]);
                 print(format_args!("{path}: {}  {:.2}%  (next {})", name(best), 100.0 * p[best], next.join(", ")))?;
             }
+            if let Some(out) = drawn.as_ref().and_then(|names| names.get(i)) {
+                let title = format!("{}: {} ({:.2}%)", path.display(), name(class), 100.0 * p[class]);
+                let input = Picture::planes(data.channels, data.height, data.width, data.image(i));
+                prediction(title, input, class, &data.classes, &p).save(out, &fonts)?;
+                remark(format_args!("drawn: {}", out.display()));
+            }
         }
         Ok(())
+    }
+
+    /// Where each picture is drawn to. Pictures of one name from several directories get numbers.
+    fn names(&self, out: &Path) -> Vec<PathBuf> {
+        if self.images.len() == 1 && !out.is_dir() && check_name(out).is_ok() {
+            return vec![out.to_path_buf()];
+        }
+        let mut taken = BTreeSet::new();
+        let name = |image: &PathBuf| {
+            let stem = safe(&image.file_stem().unwrap_or_default().to_string_lossy());
+            let numbered = |n: usize| if n == 1 { format!("{stem}-prediction") } else { format!("{stem}-{n}-prediction") };
+            // Of as many names as there are pictures, one is free.
+            let free = (1..=self.images.len()).map(numbered).find(|name| taken.insert(name.clone()));
+            self.pictures.path(out, &free.unwrap_or(stem))
+        };
+        self.images.iter().map(name).collect()
     }
 }

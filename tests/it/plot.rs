@@ -93,3 +93,68 @@ fn networks_can_be_looked_into() {
     cugrad(&dir, "look r/best.safetensors --offline --layer layer1.0.conv1 --out r").succeeds();
     assert!(size(&dir, "r/saliency.png").0 > 1000);
 }
+
+#[test]
+fn judgements_leave_what_they_found() {
+    let dir = tempdir().unwrap();
+    cugrad(&dir, &format!("{QUICK} --epochs 1 --out a")).succeeds();
+    // What looks like an earlier judgement's goes; what does not stays.
+    fs::create_dir(dir.path().join("found")).unwrap();
+    for name in ["error_77_true_1_pred_2.png", "error_x_true_1_pred_2.png", "errors.svg", "mine.png"] {
+        fs::write(dir.path().join("found").join(name), "old").unwrap();
+    }
+    let said = cugrad(&dir, "eval a/best.safetensors --device cpu --offline --out found --errors 3");
+    let wrong: Vec<&str> = said.succeeds().out.lines().filter(|line| line.contains(" taken for ") && !line.starts_with("error_")).collect();
+    assert!(!wrong.is_empty() && wrong.len() <= 10 && wrong[0].ends_with(" times"), "{}", said.out);
+    let errors: Vec<&str> = said.out.lines().filter(|line| line.starts_with("error_")).collect();
+    assert_eq!(errors.len(), 3);
+
+    let report: serde_json::Value = serde_json::from_str(&read(&dir, "found/report.json")).unwrap();
+    let (accuracy, images) = (report["accuracy"].as_f64().unwrap(), report["images"].as_u64().unwrap());
+    let misses = images - (accuracy * images as f64).round() as u64;
+    assert_eq!(report["mistakes"].as_array().unwrap().iter().map(|m| m["count"].as_u64().unwrap()).sum::<u64>(), misses);
+    assert!(read(&dir, "found/report.txt").contains("precision") && read(&dir, "found/report.txt").contains(wrong[0]));
+    let csv = read(&dir, "found/errors.csv");
+    assert_eq!(csv.lines().count() as u64, misses + 1);
+
+    // The pixels are those of the data.
+    let test = cugrad::data::synthetic(20_000, 2_000, 0).test;
+    for (n, line) in csv.lines().skip(1).take(3).enumerate() {
+        let columns: Vec<&str> = line.split(',').collect();
+        let (image, truth, prediction) = (columns[1].parse::<usize>().unwrap(), columns[2].trim_matches('"'), columns[3].trim_matches('"'));
+        assert_eq!(columns[5], format!("error_{}_true_{truth}_pred_{prediction}.png", n + 1));
+        assert!(errors[n].starts_with(columns[5]) && errors[n].contains(&format!("image {image}, {truth} taken for {prediction}")));
+        assert_eq!(test.labels[image].to_string(), truth);
+        let pixels = image::open(dir.path().join("found").join(columns[5])).unwrap();
+        assert_eq!(pixels.to_luma8().as_raw(), test.image(image), "{line}");
+    }
+    let all = names(&dir.path().join("found"));
+    assert_eq!(all.iter().filter(|name| name.starts_with("error_")).count(), 4, "{all:?}");
+    let others: Vec<&str> = all.iter().map(String::as_str).filter(|name| !name.starts_with("error_")).collect();
+    assert_eq!(others, ["confusion.png", "errors.csv", "errors.png", "mine.png", "report.json", "report.txt"]);
+    assert!(all.contains(&"error_x_true_1_pred_2.png".into()) && size(&dir, "found/confusion.png").0 > 1000);
+
+    cugrad(&dir, "eval a/best.safetensors --device cpu --offline --limit 50 --out found --errors 0 --format svg").succeeds();
+    assert!(
+        read(&dir, "found/confusion.svg").contains(">predicted class<") && !names(&dir.path().join("found")).contains(&"errors.png".into())
+    );
+}
+
+#[test]
+fn predictions_are_drawn() {
+    let dir = tempdir().unwrap();
+    cugrad(&dir, &format!("{QUICK} --epochs 1 --out a")).succeeds();
+    fs::create_dir(dir.path().join("b")).unwrap();
+    for path in ["one.png", "b/one.png"] {
+        image::GrayImage::from_fn(60, 60, |x, y| [if x.abs_diff(30) < 4 && y.abs_diff(30) < 20 { 0 } else { 255 }].into())
+            .save(dir.path().join(path))
+            .unwrap();
+    }
+    let line = "predict --checkpoint a/best.safetensors --device cpu one.png";
+    cugrad(&dir, &format!("{line} b/one.png --out drawn")).succeeds();
+    assert_eq!(names(&dir.path().join("drawn")), ["one-2-prediction.png", "one-prediction.png"]);
+    cugrad(&dir, &format!("{line} --out one.svg --json")).succeeds();
+    let svg = read(&dir, "one.svg");
+    assert!(svg.contains(">one.png: ") && svg.contains(">probability<") && svg.contains("as the network sees it"), "{svg}");
+    cugrad(&dir, &format!("{line} --out a/metrics.csv")).fails(1, &["cannot create a/metrics.csv"]);
+}
