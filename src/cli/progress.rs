@@ -33,9 +33,12 @@ impl Terminal {
         Self { bar: ProgressBar::hidden(), epochs, batch, show }
     }
 
-    /// Prints a line of results. Nobody is left to read it if this fails; the run goes on for its checkpoints.
+    /// Prints a line of results, where they are wanted. Nobody is left to read it if this fails; the run goes on for its checkpoints.
     fn line(&self, line: String) {
-        self.bar.suspend(|| writeln!(std::io::stdout(), "{line}").ok());
+        self.bar.suspend(|| match self.show {
+            Show::Remarks => super::remark(line),
+            Show::Lines | Show::Json => drop(writeln!(std::io::stdout(), "{line}")),
+        });
     }
 
     /// Takes the bar away.

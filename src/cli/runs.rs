@@ -4,9 +4,10 @@
 //! sweep that was stopped, by Ctrl-C or otherwise, is given the same command again. Not here: which runs (`sweep.rs`, `reproduce.rs`, the
 //! presets). Read next: `sweep.rs`.
 
+use super::interrupt::on_interrupt;
 use super::progress::Show;
 use super::remark;
-use super::train::{Train, on_interrupt};
+use super::train::Train;
 use crate::error::{Error, Result};
 use crate::train::history::{self, Row};
 use crate::train::{Config, RunDir};

@@ -3,6 +3,8 @@
 //! Flags override `--config`, which overrides the defaults in `train/config.rs`. Read next: `eval.rs`.
 
 use super::data_args::same_classes;
+use super::done::{Done, wrong};
+use super::interrupt::on_interrupt;
 use super::others::Others;
 use super::progress::{Show, Terminal};
 use super::recipe::Recipe;
@@ -18,10 +20,9 @@ use crate::train::step::evaluate;
 use crate::train::trained::classes;
 use crate::train::trainer::EVAL_BATCH;
 use crate::train::trainer::range_test::Point;
-use crate::train::{Checkpoint, Config, Ensemble, Preset, Record, RunDir, Running, Teacher, Trainer, Transfer, Views, presets, rundir};
+use crate::train::{Checkpoint, Config, Ensemble, Preset, Record, RunDir, Teacher, Trainer, Transfer, Views, presets, rundir};
 use clap::Args;
 use serde_json::json;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -393,58 +394,7 @@ fn names() -> clap::builder::PossibleValuesParser {
     presets::ALL.iter().map(|preset| clap::builder::PossibleValue::new(preset.name).help(preset.about)).collect::<Vec<_>>().into()
 }
 
-/// What a run came to.
-#[derive(Debug)]
-pub struct Done {
-    /// Its choices, resolved.
-    pub config: Config,
-    /// Sums over the test images, judged after the last epoch.
-    pub test: Running,
-    /// Images a second in training.
-    pub img_per_s: f64,
-    /// Wall time, loading included.
-    pub seconds: f64,
-    /// The network.
-    pub checkpoint: PathBuf,
-}
-
-impl Done {
-    /// As an event of `--json`.
-    fn json(&self) -> serde_json::Value {
-        let Config { model, data, epochs, seed, .. } = &self.config;
-        json!({"event": "done", "model": model, "data": data, "epochs": epochs, "test_acc": self.test.accuracy(),
-            "test_loss": self.test.loss(), "train_img_per_s": self.img_per_s, "seconds": self.seconds, "seed": seed,
-            "checkpoint": self.checkpoint})
-    }
-}
-
-impl fmt::Display for Done {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (acc, loss, images) = (self.test.accuracy(), self.test.loss(), self.test.samples());
-        writeln!(f, "test accuracy {:.2}%  loss {loss:.4}  ({} of {images} wrong)", 100.0 * acc, wrong(&self.test))?;
-        write!(f, "checkpoint: {}", self.checkpoint.display())
-    }
-}
-
 /// Whether two paths lead to one directory.
 fn same(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
-}
-
-/// The number of misses.
-fn wrong(sums: &Running) -> u64 {
-    sums.samples() - (sums.accuracy() * sums.samples() as f64).round() as u64
-}
-
-/// A flag that the first Ctrl-C (or SIGTERM) sets; a second one ends the program at once.
-pub(super) fn on_interrupt() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let seen = stop.clone();
-    ctrlc::set_handler(move || {
-        if seen.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    })
-    .map_err(|e| Error::run(format!("cannot listen for Ctrl-C: {e}")))?;
-    Ok(stop)
 }

@@ -283,7 +283,7 @@ mod tests {
     fn views_are_averaged() {
         let data = synthetic(1, 4, 3).test;
         let judged = ensemble(1, false, Views::Shifts).judge(&data).unwrap();
-        let mut mean = vec![0.0; 10];
+        let mut mean = [0.0; 10];
         for dy in -1..=1 {
             for dx in -1..=1 {
                 let p = ensemble(1, false, Views::One).judge(&data.moved([dy, dx])).unwrap().opinions.swap_remove(2).probabilities;

@@ -221,7 +221,7 @@ fn a_run_leaves_everything_behind() {
     let mut files: Vec<_> = fs::read_dir(dir.path().join("a/b")).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
     files.sort();
     assert!(files.remove(2).starts_with("events.out.tfevents."));
-    assert_eq!(files, ["best.safetensors", "config.toml", "last.safetensors", "metrics.csv", "metrics.jsonl"]);
+    assert_eq!(files, ["best.safetensors", "config.toml", "last.safetensors", "metrics.csv", "metrics.jsonl", "plots"]);
     assert_eq!(metrics(&dir, "a/b").len(), 1 + 2 * 2 + 1);
     let splits: Vec<String> =
         read(&dir, "a/b/metrics.jsonl").lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["split"].to_string()).collect();
@@ -264,7 +264,7 @@ fn a_used_directory_is_not_written_to() {
         cugrad(&dir, &format!("{line} --out {run}")).succeeds();
     }
     let all = |run: &str| {
-        let files = fs::read_dir(dir.path().join(run)).unwrap().map(|f| f.unwrap().path());
+        let files = fs::read_dir(dir.path().join(run)).unwrap().map(|f| f.unwrap().path()).filter(|path| path.is_file());
         files.map(|path| (fs::read(&path).unwrap(), path)).collect::<BTreeSet<_>>()
     };
     let before = all("a");

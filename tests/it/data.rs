@@ -95,7 +95,8 @@ fn a_folder_trains_resumes_and_is_judged() {
     fs::rename(dir.path().join("pics"), dir.path().join("moved")).unwrap();
     cugrad(&dir, "train --device cpu --resume parts/last.safetensors --epochs 3").fails(4, &["pics/train: there is no such folder"]);
     cugrad(&dir, "train --device cpu --resume parts/last.safetensors --epochs 3 --data folder:moved/train").succeeds();
-    cugrad(&dir, "train --device cpu --resume parts/last.safetensors --epochs 4 --data synthetic").fails(2, &["only --epochs can change"]);
+    cugrad(&dir, "train --device cpu --resume parts/last.safetensors --epochs 4 --data synthetic")
+        .fails(2, &["only --epochs, --early-stop", "can change"]);
     fs::rename(dir.path().join("moved/train/7"), dir.path().join("moved/train/seven")).unwrap();
     let resumed = "train --device cpu --resume parts/last.safetensors --epochs 4 --data folder:moved/train";
     cugrad(&dir, resumed).fails(4, &["seven", "has learned 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"]);
