@@ -8,32 +8,10 @@
 /// Images side by side on the CPU: one AVX-512 register of f32, or two AVX2 registers.
 pub const L: usize = 16;
 
-/// As many of L numbers as one register holds: all of them, or the one half or the other.
-///
-/// A loop that needs many sums at once takes the L numbers part by part, as then twice as many sums of a part fit.
-pub trait Part<A>: Copy {
-    /// How many registers there are.
-    const ROOM: usize;
-    /// The same number in all places.
-    fn splat(a: A) -> Self;
-    /// Reads a part of L numbers.
-    fn load(x: &[A; L], part: usize) -> Self;
-    /// Writes a part of L numbers.
-    fn store(self, x: &mut [A; L], part: usize);
-    /// `self · w + acc`, rounded once.
-    fn fma(self, w: Self, acc: Self) -> Self;
-    /// `self + other`
-    fn plus(self, other: Self) -> Self;
-    /// `self - other`
-    fn minus(self, other: Self) -> Self;
-}
-
 /// L numbers of type A.
 pub trait Vector<A>: Copy {
-    /// What a register holds of them.
-    type Part: Part<A>;
-    /// How many parts they have.
-    const PARTS: usize;
+    /// How many of them the CPU's registers hold.
+    const ROOM: usize;
     /// The same number L times.
     fn splat(a: A) -> Self;
     /// Reads L numbers.
@@ -87,36 +65,8 @@ impl Vectors for f64 {
 
 macro_rules! arrays {
     ($($t:ty)*) => {$(
-        impl Part<$t> for [$t; L] {
-            const ROOM: usize = 4;
-            #[inline(always)]
-            fn splat(a: $t) -> Self {
-                [a; L]
-            }
-            #[inline(always)]
-            fn load(x: &[$t; L], _: usize) -> Self {
-                *x
-            }
-            #[inline(always)]
-            fn store(self, x: &mut [$t; L], _: usize) {
-                *x = self;
-            }
-            #[inline(always)]
-            fn fma(self, w: Self, acc: Self) -> Self {
-                Vector::fma(self, w, acc)
-            }
-            #[inline(always)]
-            fn plus(self, other: Self) -> Self {
-                Vector::plus(self, other)
-            }
-            #[inline(always)]
-            fn minus(self, other: Self) -> Self {
-                Vector::minus(self, other)
-            }
-        }
         impl Vector<$t> for [$t; L] {
-            type Part = Self;
-            const PARTS: usize = 1;
+            const ROOM: usize = 4;
             #[inline(always)]
             fn splat(a: $t) -> Self {
                 [a; L]
@@ -186,7 +136,7 @@ arrays! { f32 f64 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{L, Part, Vector};
+    use super::{L, Vector};
     use std::arch::x86_64::*;
 
     /// One register of AVX-512. Only code that [`simd!`](crate::simd!) compiled for AVX-512, and runs after finding it, names it.
@@ -195,37 +145,8 @@ mod x86 {
 
     // SAFETY of all blocks below: the CPU has the instructions, by what `Zmm` says; loads and stores have no alignment to keep and
     // stay inside the array that they are given.
-    impl Part<f32> for Zmm {
-        const ROOM: usize = 32;
-        #[inline(always)]
-        fn splat(a: f32) -> Self {
-            Vector::splat(a)
-        }
-        #[inline(always)]
-        fn load(x: &[f32; L], _: usize) -> Self {
-            Vector::load(x)
-        }
-        #[inline(always)]
-        fn store(self, x: &mut [f32; L], _: usize) {
-            Vector::store(self, x);
-        }
-        #[inline(always)]
-        fn fma(self, w: Self, acc: Self) -> Self {
-            Vector::fma(self, w, acc)
-        }
-        #[inline(always)]
-        fn plus(self, other: Self) -> Self {
-            Vector::plus(self, other)
-        }
-        #[inline(always)]
-        fn minus(self, other: Self) -> Self {
-            Vector::minus(self, other)
-        }
-    }
-
     impl Vector<f32> for Zmm {
-        type Part = Self;
-        const PARTS: usize = 1;
+        const ROOM: usize = 32;
         #[inline(always)]
         fn splat(a: f32) -> Self {
             // SAFETY: see above.
@@ -272,88 +193,58 @@ mod x86 {
         #[inline(always)]
         fn total(self) -> f32 {
             // SAFETY: see above.
-            unsafe { Ymm2(Ymm(_mm512_castps512_ps256(self.0)), Ymm(_mm512_extractf32x8_ps::<1>(self.0))).total() }
+            unsafe { Ymm2(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0)).total() }
         }
     }
 
-    /// One register of AVX2: half of L numbers. Only code that [`simd!`](crate::simd!) compiled for AVX2, and runs after finding it, names it.
+    /// Two registers of AVX2. Only code that [`simd!`](crate::simd!) compiled for AVX2, and runs after finding it, names it.
     #[derive(Debug, Clone, Copy)]
-    pub struct Ymm(__m256);
+    pub struct Ymm2(__m256, __m256);
 
     // SAFETY of all blocks below: as above; the second half begins 8 numbers into an array of 16.
-    impl Part<f32> for Ymm {
-        const ROOM: usize = 16;
-        #[inline(always)]
-        fn splat(a: f32) -> Self {
-            // SAFETY: see above.
-            Ymm(unsafe { _mm256_set1_ps(a) })
-        }
-        #[inline(always)]
-        fn load(x: &[f32; L], part: usize) -> Self {
-            // SAFETY: see above.
-            Ymm(unsafe { _mm256_loadu_ps(x.as_ptr().add(8 * (part & 1))) })
-        }
-        #[inline(always)]
-        fn store(self, x: &mut [f32; L], part: usize) {
-            // SAFETY: see above.
-            unsafe { _mm256_storeu_ps(x.as_mut_ptr().add(8 * (part & 1)), self.0) }
-        }
-        #[inline(always)]
-        fn fma(self, w: Self, acc: Self) -> Self {
-            // SAFETY: see above.
-            Ymm(unsafe { _mm256_fmadd_ps(self.0, w.0, acc.0) })
-        }
-        #[inline(always)]
-        fn plus(self, other: Self) -> Self {
-            // SAFETY: see above.
-            Ymm(unsafe { _mm256_add_ps(self.0, other.0) })
-        }
-        #[inline(always)]
-        fn minus(self, other: Self) -> Self {
-            // SAFETY: see above.
-            Ymm(unsafe { _mm256_sub_ps(self.0, other.0) })
-        }
-    }
-
-    /// Two registers of AVX2.
-    #[derive(Debug, Clone, Copy)]
-    pub struct Ymm2(Ymm, Ymm);
-
     impl Vector<f32> for Ymm2 {
-        type Part = Ymm;
-        const PARTS: usize = 2;
+        const ROOM: usize = 8;
         #[inline(always)]
         fn splat(a: f32) -> Self {
-            Ymm2(Ymm::splat(a), Ymm::splat(a))
+            // SAFETY: see above.
+            let half = unsafe { _mm256_set1_ps(a) };
+            Ymm2(half, half)
         }
         #[inline(always)]
         fn load(x: &[f32; L]) -> Self {
-            Ymm2(Ymm::load(x, 0), Ymm::load(x, 1))
+            // SAFETY: see above.
+            unsafe { Ymm2(_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))) }
         }
         #[inline(always)]
         fn store(self, x: &mut [f32; L]) {
-            self.0.store(x, 0);
-            self.1.store(x, 1);
+            // SAFETY: see above.
+            unsafe {
+                _mm256_storeu_ps(x.as_mut_ptr(), self.0);
+                _mm256_storeu_ps(x.as_mut_ptr().add(8), self.1);
+            }
         }
         #[inline(always)]
         fn fma(self, w: Self, acc: Self) -> Self {
-            Ymm2(self.0.fma(w.0, acc.0), self.1.fma(w.1, acc.1))
+            // SAFETY: see above.
+            unsafe { Ymm2(_mm256_fmadd_ps(self.0, w.0, acc.0), _mm256_fmadd_ps(self.1, w.1, acc.1)) }
         }
         #[inline(always)]
         fn plus(self, other: Self) -> Self {
-            Ymm2(self.0.plus(other.0), self.1.plus(other.1))
+            // SAFETY: see above.
+            unsafe { Ymm2(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
         }
         #[inline(always)]
         fn minus(self, other: Self) -> Self {
-            Ymm2(self.0.minus(other.0), self.1.minus(other.1))
+            // SAFETY: see above.
+            unsafe { Ymm2(_mm256_sub_ps(self.0, other.0), _mm256_sub_ps(self.1, other.1)) }
         }
         #[inline(always)]
         fn gate(self, d: Self) -> Self {
             // SAFETY: see above.
             unsafe {
                 let zero = _mm256_setzero_ps();
-                let above = |x, d| Ymm(_mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(x, zero), d));
-                Ymm2(above(self.0.0, d.0.0), above(self.1.0, d.1.0))
+                let above = |x| _mm256_cmp_ps::<_CMP_GT_OQ>(x, zero);
+                Ymm2(_mm256_and_ps(above(self.0), d.0), _mm256_and_ps(above(self.1), d.1))
             }
         }
         #[inline(always)]
@@ -363,14 +254,14 @@ mod x86 {
                 let found = _mm_cmpeq_epi8(_mm_loadu_si128(places.as_ptr().cast()), _mm_set1_epi8(place as i8));
                 let low = _mm256_castsi256_ps(_mm256_cvtepi8_epi32(found));
                 let high = _mm256_castsi256_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(found)));
-                Ymm2(Ymm(_mm256_and_ps(low, self.0.0)), Ymm(_mm256_and_ps(high, self.1.0)))
+                Ymm2(_mm256_and_ps(low, self.0), _mm256_and_ps(high, self.1))
             }
         }
         #[inline(always)]
         fn total(self) -> f32 {
             // SAFETY: see above.
             unsafe {
-                let eight = self.0.plus(self.1).0;
+                let eight = _mm256_add_ps(self.0, self.1);
                 let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
                 let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
                 _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))

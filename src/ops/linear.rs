@@ -30,7 +30,7 @@
 
 use super::case::{BATCHES, Case, Draw, Input};
 use super::correlate::Scratch;
-use super::tile::{Strides, Tap, dot, strip};
+use super::tile::{Strides, dot, strip};
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
 use crate::device::Device;
@@ -102,26 +102,6 @@ impl Op for Linear {
 /// Rows of the result that one task owns.
 const ROWS: usize = 16;
 
-/// Products of a sum that are added up at a time: so few that what they read stays in the first-level cache for all rows of a task.
-const TAPS: usize = 128;
-
-/// [`strip`], in stretches of its taps.
-#[allow(clippy::too_many_arguments)]
-fn in_stretches<A: Real>(
-    x: &[[A; L]],
-    w: &[A],
-    b: Option<&[A]>,
-    taps: &[Tap],
-    out: &mut [[A; L]],
-    counts: [usize; 2],
-    strides: &Strides,
-    add: bool,
-) {
-    for (i, taps) in taps.chunks(TAPS).enumerate() {
-        strip::<A>(x, w, b.filter(|_| i == 0), taps, out, counts, strides, add || i > 0);
-    }
-}
-
 /// y[g][f] (+)= b[f] + Σ_k x[g][k]·w[f·wf + k·wk]: the strides (wf, wk) let the same sum serve w and its transpose.
 ///
 /// Groups take the place of a tile's pixels, and the inner dimension that of its taps.
@@ -136,7 +116,7 @@ fn product<T: Element>(x: &Tensor, w: &Tensor, (wf, wk): (usize, usize), b: Opti
     columns.lanes_mut::<T::Acc>().par_chunks_mut(ROWS * g).enumerate().for_each(|(task, out)| {
         let f0 = task * ROWS;
         let b = b.as_ref().map(|b| &b[f0..]);
-        in_stretches::<T::Acc>(x, &w[f0 * wf..], b, &taps, out, [out.len() / g, g], &strides, false);
+        strip::<T::Acc>(x, &w[f0 * wf..], b, &taps, out, [out.len() / g, g], &strides, false);
     });
     let columns = columns.lanes::<T::Acc>();
     for (g0, y) in y.lanes_mut::<T>().chunks_mut(f).enumerate() {
@@ -162,7 +142,7 @@ fn backward_input<T: Element>(w: &Tensor, dy: &Tensor, dx: &mut Slot) {
 /// Sixteen k take the place of a tile's pixel, and the images that of its taps.
 fn backward_weight<T: Element>(x: &Tensor, dy: &Tensor, dwb: &mut [Slot]) {
     let (n, k, f) = (x.shape()[0], x.shape()[1], dy.shape()[1]);
-    let (dy, width) = (image_major::<T>(dy), row(f));
+    let (dy, width) = (image_major::<T>(dy), f.next_multiple_of(L));
     let dy = dy.data::<T::Acc>();
     if let [_, db] = dwb
         && db.wanted()
@@ -178,15 +158,15 @@ fn backward_weight<T: Element>(x: &Tensor, dy: &Tensor, dwb: &mut [Slot]) {
     if dwb[0].wanted() {
         let x = image_major::<T>(x);
         let (x, blocks) = (x.data::<T::Acc>().as_chunks::<L>().0, k.div_ceil(L));
-        let (taps, strides) = (dot(n, row(k) / L, width), Strides { x: 1, w: 1, out: [blocks, 1] });
+        let (taps, strides) = (dot(n, blocks, width), Strides { x: 1, w: 1, out: [blocks, 1] });
         let (dw, add) = dwb[0].open();
         dw.data_mut::<T::Acc>().par_chunks_mut(ROWS * k).enumerate().for_each_init(Scratch::default, |scratch, (task, dw)| {
             let (dy, counts) = (&dy[task * ROWS..], [dw.len() / k, blocks]);
             if k.is_multiple_of(L) {
-                return in_stretches::<T::Acc>(x, dy, None, &taps, dw.as_chunks_mut::<L>().0, counts, &strides, add);
+                return strip::<T::Acc>(x, dy, None, &taps, dw.as_chunks_mut::<L>().0, counts, &strides, add);
             }
             let rows = scratch.room::<T::Acc>(counts[0] * blocks);
-            in_stretches::<T::Acc>(x, dy, None, &taps, rows, counts, &strides, false);
+            strip::<T::Acc>(x, dy, None, &taps, rows, counts, &strides, false);
             for (dw, row) in dw.chunks_mut(k).zip(rows.chunks(blocks)) {
                 for (dw, &sum) in dw.iter_mut().zip(row.as_flattened()) {
                     *dw = if add { *dw + sum } else { sum };
@@ -196,16 +176,10 @@ fn backward_weight<T: Element>(x: &Tensor, dy: &Tensor, dwb: &mut [Slot]) {
     }
 }
 
-/// How long [`image_major`] makes a row of k numbers: an odd number of cache lines, as a column would fall into few sets of the cache
-/// otherwise.
-fn row(k: usize) -> usize {
-    (k.div_ceil(L) | 1) * L
-}
-
-/// x [G][K] lanes -> [N][K] rows, filled up with zeros to [`row`] numbers; empty lanes are left out.
+/// x [G][K] lanes -> [N][K] rows, filled up with zeros to a multiple of L numbers; empty lanes are left out.
 fn image_major<T: Element>(x: &Tensor) -> Tensor {
     let (n, k) = (x.shape()[0], x.shape().per_image());
-    let width = row(k);
+    let width = k.next_multiple_of(L);
     let x = x.lanes::<T>();
     let mut rows = Tensor::new(Spec::rows([n, width], T::Acc::DTYPE));
     rows.data_mut::<T::Acc>().par_chunks_mut(L * width).enumerate().for_each(|(g, rows)| {

@@ -8,7 +8,7 @@
 
 use super::conv2d::Dims;
 use crate::simd;
-use crate::tensor::{L, Part, Real};
+use crate::tensor::{L, Real, Vector};
 
 /// Bytes of a band: half a first-level cache.
 const BAND: usize = 16 << 10;
@@ -25,18 +25,18 @@ simd! {
         let bands = d.oh.div_ceil((BAND / row).max(1));
         for band in 0..bands {
             let rows = [band * d.oh / bands, (band + 1) * d.oh / bands];
-            for (c, part) in (0..d.c).flat_map(|c| (0..V::PARTS).map(move |part| (c, part))) {
-                let at = Place { x, dy, d, rows, o: 0, c, kh: 0, kw: 0, first: first && band == 0, part };
+            for c in 0..d.c {
+                let at = Place { x, dy, d, rows, o: 0, c, kh: 0, kw: 0, first: first && band == 0 };
                 match [d.kh, d.kw] {
-                    [3, 3] if const { V::Part::ROOM >= 32 } => {
+                    [3, 3] if const { V::ROOM >= 32 } => {
                         for (o, n) in blocks(outputs, 2) {
                             match n {
-                                1 => tile::<A, V::Part, 1, 3, 3>(&at.weight(o, 0, 0), dw),
-                                _ => tile::<A, V::Part, 2, 3, 3>(&at.weight(o, 0, 0), dw),
+                                1 => tile::<A, V, 1, 3, 3>(&at.weight(o, 0, 0), dw),
+                                _ => tile::<A, V, 2, 3, 3>(&at.weight(o, 0, 0), dw),
                             }
                         }
                     }
-                    _ => pieces::<A, V::Part>(&at, dw, outputs),
+                    _ => pieces::<A, V>(&at, dw, outputs),
                 }
             }
         }
@@ -50,29 +50,24 @@ fn blocks(all: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..blocks).map(move |block| (block * all / blocks, (block + 1) * all / blocks - block * all / blocks))
 }
 
-/// The most taps of a tile, and the most outputs for 1, 2, ... taps: see `tile.rs`.
-const fn tiles(room: usize) -> (usize, [usize; 5]) {
-    match room {
-        32.. => (5, [8, 8, 6, 4, 4]),
-        16.. => (5, [8, 4, 3, 2, 2]),
-        _ => (3, [1, 1, 1, 0, 0]),
-    }
-}
-
 /// Any kernel, in tiles of some outputs and some taps of a row.
 #[inline(always)]
-fn pieces<A: Real, V: Part<A>>(at: &Place<A>, dw: &mut [[A; L]], outputs: usize) {
-    let (most, most_outputs) = const { tiles(V::ROOM) };
-    for kh in 0..at.d.kh {
-        for (kw, taps) in blocks(at.d.kw, most) {
-            for (o, n) in blocks(outputs, most_outputs[taps - 1]) {
+fn pieces<A: Real, V: Vector<A>>(at: &Place<A>, dw: &mut [[A; L]], outputs: usize) {
+    let [most_outputs, most_taps] = match const { V::ROOM } {
+        32.. => [4, 5],
+        8.. => [2, 3],
+        _ => [1, 3],
+    };
+    for (o, n) in blocks(outputs, most_outputs) {
+        for kh in 0..at.d.kh {
+            for (kw, taps) in blocks(at.d.kw, most_taps) {
                 let at = at.weight(o, kh, kw);
                 match taps {
                     1 => outputs_of::<A, V, 1>(&at, dw, n),
                     2 => outputs_of::<A, V, 2>(&at, dw, n),
                     3 => outputs_of::<A, V, 3>(&at, dw, n),
-                    4 if const { V::ROOM >= 16 } => outputs_of::<A, V, 4>(&at, dw, n),
-                    _ if const { V::ROOM >= 16 } => outputs_of::<A, V, 5>(&at, dw, n),
+                    4 if const { V::ROOM >= 32 } => outputs_of::<A, V, 4>(&at, dw, n),
+                    _ if const { V::ROOM >= 32 } => outputs_of::<A, V, 5>(&at, dw, n),
                     _ => unreachable!("a tile has no more taps than registers"),
                 }
             }
@@ -112,35 +107,30 @@ struct Place<'a, A> {
     kh: usize,
     kw: usize,
     first: bool,
-    part: usize,
 }
 
 impl<A> Place<'_, A> {
     /// The same with another first weight.
     #[inline(always)]
     fn weight(&self, o: usize, kh: usize, kw: usize) -> Self {
-        Place { x: self.x, dy: self.dy, d: self.d, rows: self.rows, o, c: self.c, kh, kw, first: self.first, part: self.part }
+        Place { x: self.x, dy: self.dy, d: self.d, rows: self.rows, o, c: self.c, kh, kw, first: self.first }
     }
 }
 
 #[inline(always)]
-fn outputs_of<A: Real, V: Part<A>, const K: usize>(at: &Place<A>, dw: &mut [[A; L]], outputs: usize) {
+fn outputs_of<A: Real, V: Vector<A>, const K: usize>(at: &Place<A>, dw: &mut [[A; L]], outputs: usize) {
     match outputs {
         1 => tile::<A, V, 1, 1, K>(at, dw),
-        2 if const { tiles(V::ROOM).1[K - 1] >= 2 } => tile::<A, V, 2, 1, K>(at, dw),
-        3 if const { tiles(V::ROOM).1[K - 1] >= 3 } => tile::<A, V, 3, 1, K>(at, dw),
-        4 if const { tiles(V::ROOM).1[K - 1] >= 4 } => tile::<A, V, 4, 1, K>(at, dw),
-        5 if const { tiles(V::ROOM).1[K - 1] >= 5 } => tile::<A, V, 5, 1, K>(at, dw),
-        6 if const { tiles(V::ROOM).1[K - 1] >= 6 } => tile::<A, V, 6, 1, K>(at, dw),
-        7 if const { tiles(V::ROOM).1[K - 1] >= 7 } => tile::<A, V, 7, 1, K>(at, dw),
-        8 if const { tiles(V::ROOM).1[K - 1] >= 8 } => tile::<A, V, 8, 1, K>(at, dw),
+        2 if const { V::ROOM >= 8 } => tile::<A, V, 2, 1, K>(at, dw),
+        3 if const { V::ROOM >= 32 } => tile::<A, V, 3, 1, K>(at, dw),
+        _ if const { V::ROOM >= 32 } => tile::<A, V, 4, 1, K>(at, dw),
         _ => unreachable!("a tile has no more outputs than registers"),
     }
 }
 
 /// O output channels, R rows of the kernel, K taps of each.
 #[inline(always)]
-fn tile<A: Real, V: Part<A>, const O: usize, const R: usize, const K: usize>(at: &Place<A>, dw: &mut [[A; L]]) {
+fn tile<A: Real, V: Vector<A>, const O: usize, const R: usize, const K: usize>(at: &Place<A>, dw: &mut [[A; L]]) {
     let Place { d, o, c, kh, kw, .. } = *at;
     let mut acc = [[[V::splat(A::ZERO); K]; R]; O];
     let weight = |i: usize, r: usize, k: usize| (((o + i) * d.c + c) * d.kh + kh + r) * d.kw + kw + k;
@@ -148,7 +138,7 @@ fn tile<A: Real, V: Part<A>, const O: usize, const R: usize, const K: usize>(at:
         for i in 0..O {
             for r in 0..R {
                 for k in 0..K {
-                    acc[i][r][k] = V::load(&dw[weight(i, r, k)], at.part);
+                    acc[i][r][k] = V::load(&dw[weight(i, r, k)]);
                 }
             }
         }
@@ -168,7 +158,7 @@ fn tile<A: Real, V: Part<A>, const O: usize, const R: usize, const K: usize>(at:
             for r in 0..R {
                 xs[r] = x_row(r);
             }
-            line::<A, V, O, R, K>(xs, dys, [d.sw, at.part], &mut acc);
+            line::<A, V, O, R, K>(xs, dys, d.sw, &mut acc);
         } else {
             for r in 0..R {
                 if (lo..hi).contains(&(r as isize)) {
@@ -176,7 +166,7 @@ fn tile<A: Real, V: Part<A>, const O: usize, const R: usize, const K: usize>(at:
                     for i in 0..O {
                         part[i][0] = acc[i][r];
                     }
-                    line::<A, V, O, 1, K>([x_row(r)], dys, [d.sw, at.part], &mut part);
+                    line::<A, V, O, 1, K>([x_row(r)], dys, d.sw, &mut part);
                     for i in 0..O {
                         acc[i][r] = part[i][0];
                     }
@@ -187,7 +177,7 @@ fn tile<A: Real, V: Part<A>, const O: usize, const R: usize, const K: usize>(at:
     for i in 0..O {
         for r in 0..R {
             for k in 0..K {
-                acc[i][r][k].store(&mut dw[weight(i, r, k)], at.part);
+                acc[i][r][k].store(&mut dw[weight(i, r, k)]);
             }
         }
     }
@@ -195,10 +185,10 @@ fn tile<A: Real, V: Part<A>, const O: usize, const R: usize, const K: usize>(at:
 
 /// One row of dy.
 #[inline(always)]
-fn line<A: Real, V: Part<A>, const O: usize, const R: usize, const K: usize>(
+fn line<A: Real, V: Vector<A>, const O: usize, const R: usize, const K: usize>(
     xs: [&[[A; L]]; R],
     dys: [&[[A; L]]; O],
-    [step, part]: [usize; 2],
+    step: usize,
     acc: &mut [[[V; K]; R]; O],
 ) {
     // Slices of one length: one check a pixel is enough for all.
@@ -213,11 +203,11 @@ fn line<A: Real, V: Part<A>, const O: usize, const R: usize, const K: usize>(
         let at = i * step;
         let mut dy = [V::splat(A::ZERO); O];
         for o in 0..O {
-            dy[o] = V::load(&dys[o][i], part);
+            dy[o] = V::load(&dys[o][i]);
         }
         for r in 0..R {
             for k in 0..K {
-                let x = V::load(&taps[r][k][at], part);
+                let x = V::load(&taps[r][k][at]);
                 for o in 0..O {
                     acc[o][r][k] = x.fma(dy[o], acc[o][r][k]);
                 }

@@ -6,13 +6,13 @@
 //! out[o][p] = bias[o] + Σ_t x[p][t.x]·w[o][t.w]
 //! ```
 //!
-//! over taps t; they differ in what an output o, a pixel p and a tap are. [`strip`] cuts outputs and pixels into tiles of up to 5x4 sums (with
-//! AVX2 5x2 of half a lane vector). For one tap a tile reads 4 lane vectors and 5 numbers and does 20 multiply-adds, so the multipliers
-//! never wait for memory, and 20 sums under way at once are enough to hide how long one takes. Each sum runs over the taps in their order, whatever
+//! over taps t; they differ in what an output o, a pixel p and a tap are. [`strip`] cuts outputs and pixels into tiles of up to 5x4 sums.
+//! For one tap a tile reads 4 lane vectors and 5 numbers and does 20 multiply-adds, so the multipliers never wait for memory, and
+//! 20 sums under way at once are enough to hide how long one takes. Each sum runs over the taps in their order, whatever
 //! the tile: all CPUs give the same bits. Read next: `correlate.rs`, whose pixels are those of a row.
 
 use crate::simd;
-use crate::tensor::{L, Part, Real};
+use crate::tensor::{L, Real, Vector};
 
 /// What one product is made of: places in x, counted from a pixel's first, and in w, from an output's first.
 #[derive(Debug, Clone, Copy)]
@@ -32,15 +32,8 @@ pub(super) struct Strides {
     pub(super) out: [usize; 2],
 }
 
-/// The most pixels of a tile, and the most outputs for 1, 2, ... pixels: so many sums of a part, the parts of x and some of w must fit
-/// into so many registers.
-const fn tiles(room: usize) -> (usize, [usize; 4]) {
-    match room {
-        32.. => (4, [8, 8, 6, 5]),
-        16.. => (2, [8, 5, 0, 0]),
-        _ => (1, [4, 0, 0, 0]),
-    }
-}
+/// The largest tile: outputs and pixels.
+const TILE: [usize; 2] = [5, 4];
 
 simd! {
     /// out[o][p] = bias[o] + Σ_t x[p][t.x]·w[o][t.w], or that added to out. `counts`: outputs and pixels.
@@ -55,23 +48,21 @@ simd! {
         add: bool,
     ) {
         let [outputs, pixels] = counts;
-        let (most, most_outputs) = const { tiles(V::Part::ROOM) };
-        let tiles = pixels.div_ceil(most);
+        // A tile's sums, one x and a few w must fit into registers.
+        let most = if const { V::ROOM >= 32 } { TILE } else { [4, 1] };
+        let [blocks, tiles] = [outputs.div_ceil(most[0]), pixels.div_ceil(most[1])];
         for tile in 0..tiles {
             let (p0, p1) = (tile * pixels / tiles, (tile + 1) * pixels / tiles);
-            let blocks = outputs.div_ceil(most_outputs[p1 - p0 - 1]);
             for block in 0..blocks {
                 let (o0, o1) = (block * outputs / blocks, (block + 1) * outputs / blocks);
-                for part in 0..V::PARTS {
-                    let at = Place { x: &x[p0 * s.x..], w: &w[o0 * s.w..], bias: bias.map(|b| &b[o0..]), taps, s, add, part };
-                    let out = &mut out[o0 * s.out[0] + p0 * s.out[1]..];
-                    match p1 - p0 {
-                        1 => outputs_of::<A, V::Part, 1>(&at, out, o1 - o0),
-                        2 if const { V::Part::ROOM >= 16 } => outputs_of::<A, V::Part, 2>(&at, out, o1 - o0),
-                        3 if const { V::Part::ROOM >= 32 } => outputs_of::<A, V::Part, 3>(&at, out, o1 - o0),
-                        _ if const { V::Part::ROOM >= 32 } => outputs_of::<A, V::Part, 4>(&at, out, o1 - o0),
-                        _ => unreachable!("a tile has no more pixels than registers"),
-                    }
+                let at = Place { x: &x[p0 * s.x..], w: &w[o0 * s.w..], bias: bias.map(|b| &b[o0..]), taps, s, add };
+                let out = &mut out[o0 * s.out[0] + p0 * s.out[1]..];
+                match p1 - p0 {
+                    1 => outputs_of::<A, V, 1>(&at, out, o1 - o0),
+                    2 if const { V::ROOM >= 32 } => outputs_of::<A, V, 2>(&at, out, o1 - o0),
+                    3 if const { V::ROOM >= 32 } => outputs_of::<A, V, 3>(&at, out, o1 - o0),
+                    _ if const { V::ROOM >= 32 } => outputs_of::<A, V, 4>(&at, out, o1 - o0),
+                    _ => unreachable!("a tile has no more pixels than registers"),
                 }
             }
         }
@@ -86,27 +77,23 @@ struct Place<'a, A> {
     taps: &'a [Tap],
     s: &'a Strides,
     add: bool,
-    part: usize,
 }
 
 #[inline(always)]
-fn outputs_of<A: Real, V: Part<A>, const P: usize>(at: &Place<A>, out: &mut [[A; L]], outputs: usize) {
+fn outputs_of<A: Real, V: Vector<A>, const P: usize>(at: &Place<A>, out: &mut [[A; L]], outputs: usize) {
     match outputs {
         1 => tile::<A, V, 1, P>(at, out),
         2 => tile::<A, V, 2, P>(at, out),
         3 => tile::<A, V, 3, P>(at, out),
         4 => tile::<A, V, 4, P>(at, out),
-        5 if const { tiles(V::ROOM).1[P - 1] >= 5 } => tile::<A, V, 5, P>(at, out),
-        6 if const { tiles(V::ROOM).1[P - 1] >= 6 } => tile::<A, V, 6, P>(at, out),
-        7 if const { tiles(V::ROOM).1[P - 1] >= 7 } => tile::<A, V, 7, P>(at, out),
-        8 if const { tiles(V::ROOM).1[P - 1] >= 8 } => tile::<A, V, 8, P>(at, out),
+        _ if const { V::ROOM >= 32 } => tile::<A, V, 5, P>(at, out),
         _ => unreachable!("a tile has no more outputs than registers"),
     }
 }
 
 /// O outputs of P pixels.
 #[inline(always)]
-fn tile<A: Real, V: Part<A>, const O: usize, const P: usize>(at: &Place<A>, out: &mut [[A; L]]) {
+fn tile<A: Real, V: Vector<A>, const O: usize, const P: usize>(at: &Place<A>, out: &mut [[A; L]]) {
     // All pixels' slices have one length, and so have all outputs': one check a tap is enough for each.
     let (len_x, len_w) = (at.x.len() - (P - 1) * at.s.x, at.w.len() - (O - 1) * at.s.w);
     let mut xs = [at.x; P];
@@ -127,7 +114,7 @@ fn tile<A: Real, V: Part<A>, const O: usize, const P: usize>(at: &Place<A>, out:
         let (tx, tw) = (tap.x as usize, tap.w as usize);
         let mut x = [V::splat(A::ZERO); P];
         for p in 0..P {
-            x[p] = V::load(&xs[p][tx], at.part);
+            x[p] = V::load(&xs[p][tx]);
         }
         for o in 0..O {
             let w = V::splat(ws[o][tw]);
@@ -139,8 +126,8 @@ fn tile<A: Real, V: Part<A>, const O: usize, const P: usize>(at: &Place<A>, out:
     for o in 0..O {
         for p in 0..P {
             let out = &mut out[o * at.s.out[0] + p * at.s.out[1]];
-            let sum = if at.add { V::load(out, at.part).plus(acc[o][p]) } else { acc[o][p] };
-            sum.store(out, at.part);
+            let sum = if at.add { V::load(out).plus(acc[o][p]) } else { acc[o][p] };
+            sum.store(out);
         }
     }
 }

@@ -28,7 +28,7 @@ use super::conv2d::Dims;
 use super::correlate::Scratch;
 use super::tile::{Strides, dot, strip};
 use crate::simd;
-use crate::tensor::{Element, L, Part, Real, Tensor};
+use crate::tensor::{Element, L, Real, Tensor, Vector};
 use rayon::prelude::*;
 use std::sync::LazyLock;
 
@@ -174,36 +174,28 @@ fn correlate<A: Real>(x: &[[A; L]], u: &[A], b: Option<&[A]>, out: &mut [[A; L]]
 
 simd! {
     fn windows_3x3<A: Real>(x: &[[A; L]], v: &mut [[A; L]], p: &Picture, tiles: [usize; 3]) {
-        for part in 0..V::PARTS {
-            windows::<A, V::Part, 4>(x, v, p, tiles, part);
-        }
+        windows::<A, V, 4>(x, v, p, tiles);
     }
 }
 simd! {
     fn windows_5x5<A: Real>(x: &[[A; L]], v: &mut [[A; L]], p: &Picture, tiles: [usize; 3]) {
-        for part in 0..V::PARTS {
-            windows::<A, V::Part, 6>(x, v, p, tiles, part);
-        }
+        windows::<A, V, 6>(x, v, p, tiles);
     }
 }
 simd! {
     fn outputs_3x3<A: Real>(m: &[[A; L]], b: Option<&[A]>, out: &mut [[A; L]], p: &Picture, tiles: [usize; 3], add: bool) {
-        for part in 0..V::PARTS {
-            outputs::<A, V::Part, 4>(m, b, out, p, tiles, add, part);
-        }
+        outputs::<A, V, 4>(m, b, out, p, tiles, add);
     }
 }
 simd! {
     fn outputs_5x5<A: Real>(m: &[[A; L]], b: Option<&[A]>, out: &mut [[A; L]], p: &Picture, tiles: [usize; 3], add: bool) {
-        for part in 0..V::PARTS {
-            outputs::<A, V::Part, 6>(m, b, out, p, tiles, add, part);
-        }
+        outputs::<A, V, 6>(m, b, out, p, tiles, add);
     }
 }
 
 /// v[.][c][i] = Bᵀ d B of t tiles of a row, whose windows have `S` rows,, beginning with the tile `first`.
 #[inline(always)]
-fn windows<A: Real, V: Part<A>, const S: usize>(x: &[[A; L]], v: &mut [[A; L]], p: &Picture, [row, first, t]: [usize; 3], part: usize) {
+fn windows<A: Real, V: Vector<A>, const S: usize>(x: &[[A; L]], v: &mut [[A; L]], p: &Picture, [row, first, t]: [usize; 3]) {
     let [planes, height, width] = p.read;
     let start = (OUT * first) as isize - p.padding[1] as isize;
     let slab = slab(planes, t);
@@ -220,14 +212,14 @@ fn windows<A: Real, V: Part<A>, const S: usize>(x: &[[A; L]], v: &mut [[A; L]], 
         // Neighbouring windows share all but two columns.
         let mut columns = [[V::splat(A::ZERO); S]; S];
         for j in OUT..S {
-            columns[j] = column::<A, V, S>(&rows, start + (j - OUT) as isize, part);
+            columns[j] = column::<A, V, S>(&rows, start + (j - OUT) as isize);
         }
         for i in 0..t {
             for j in 0..S - OUT {
                 columns[j] = columns[j + OUT];
             }
             for j in S - OUT..S {
-                columns[j] = column::<A, V, S>(&rows, start + (OUT * i + j) as isize, part);
+                columns[j] = column::<A, V, S>(&rows, start + (OUT * i + j) as isize);
             }
             for r in 0..S {
                 let mut d = [V::splat(A::ZERO); S];
@@ -236,7 +228,7 @@ fn windows<A: Real, V: Part<A>, const S: usize>(x: &[[A; L]], v: &mut [[A; L]], 
                 }
                 let places = input::<A, V, S>(d);
                 for j in 0..S {
-                    places[j].store(&mut v[(S * r + j) * slab + c * t + i], part);
+                    places[j].store(&mut v[(S * r + j) * slab + c * t + i]);
                 }
             }
         }
@@ -245,13 +237,13 @@ fn windows<A: Real, V: Part<A>, const S: usize>(x: &[[A; L]], v: &mut [[A; L]], 
 
 /// Column j of Bᵀ d; zeros lie outside of the picture.
 #[inline(always)]
-fn column<A: Real, V: Part<A>, const S: usize>(rows: &[Option<&[[A; L]]>; S], j: isize, part: usize) -> [V; S] {
+fn column<A: Real, V: Vector<A>, const S: usize>(rows: &[Option<&[[A; L]]>; S], j: isize) -> [V; S] {
     let mut d = [V::splat(A::ZERO); S];
     for i in 0..S {
         if let Some(row) = rows[i]
             && let Some(x) = row.get(j as usize)
         {
-            d[i] = V::load(x, part);
+            d[i] = V::load(x);
         }
     }
     input::<A, V, S>(d)
@@ -259,13 +251,13 @@ fn column<A: Real, V: Part<A>, const S: usize>(rows: &[Option<&[[A; L]]>; S], j:
 
 /// A factor.
 #[inline(always)]
-fn by<A: Real, V: Part<A>>(k: f64) -> V {
+fn by<A: Real, V: Vector<A>>(k: f64) -> V {
     V::splat(A::from_f64(k))
 }
 
 /// Bᵀ d
 #[inline(always)]
-fn input<A: Real, V: Part<A>, const S: usize>(d: [V; S]) -> [V; S] {
+fn input<A: Real, V: Vector<A>, const S: usize>(d: [V; S]) -> [V; S] {
     let mut places = d;
     if S == 4 {
         places[0] = d[0].minus(d[2]);
@@ -289,7 +281,7 @@ fn input<A: Real, V: Part<A>, const S: usize>(d: [V; S]) -> [V; S] {
 
 /// Aᵀ m
 #[inline(always)]
-fn output<A: Real, V: Part<A>, const S: usize>(m: [V; S]) -> [V; OUT] {
+fn output<A: Real, V: Vector<A>, const S: usize>(m: [V; S]) -> [V; OUT] {
     let (sum, difference) = (m[1].plus(m[2]), m[1].minus(m[2]));
     let (even, odd) = (m[0].plus(sum), difference.plus(m[S - 1]));
     if S == 4 {
@@ -300,14 +292,13 @@ fn output<A: Real, V: Part<A>, const S: usize>(m: [V; S]) -> [V; OUT] {
 
 /// out (+)= b + Aᵀ m A of t tiles of a row.
 #[inline(always)]
-fn outputs<A: Real, V: Part<A>, const S: usize>(
+fn outputs<A: Real, V: Vector<A>, const S: usize>(
     m: &[[A; L]],
     b: Option<&[A]>,
     out: &mut [[A; L]],
     p: &Picture,
     [row, first, t]: [usize; 3],
     add: bool,
-    part: usize,
 ) {
     let [planes, height, width] = p.written;
     let slab = slab(planes, t);
@@ -319,7 +310,7 @@ fn outputs<A: Real, V: Part<A>, const S: usize>(
             for j in 0..S {
                 let mut places = [bias; S];
                 for r in 0..S {
-                    places[r] = V::load(&m[(S * r + j) * slab + o * t + i], part);
+                    places[r] = V::load(&m[(S * r + j) * slab + o * t + i]);
                 }
                 columns[j] = output::<A, V, S>(places);
             }
@@ -333,8 +324,8 @@ fn outputs<A: Real, V: Part<A>, const S: usize>(
                 if row < height {
                     for (out, y) in out[row * width..][col..width].iter_mut().zip(y) {
                         let y = y.plus(bias);
-                        let y = if add { V::load(out, part).plus(y) } else { y };
-                        y.store(out, part);
+                        let y = if add { V::load(out).plus(y) } else { y };
+                        y.store(out);
                     }
                 }
             }

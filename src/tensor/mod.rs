@@ -10,7 +10,7 @@ pub mod lane;
 pub mod rng;
 pub mod shape;
 
-pub use crate::device::vector::{L, Part, Vector};
+pub use crate::device::vector::{L, Vector};
 pub use dtype::{DType, Element, Real, Stored};
 pub use lane::{Lane, load, put, store};
 pub use rng::Philox;
