@@ -23,7 +23,7 @@ pub(super) struct DataArgs {
     /// A folder's address to download from, tried before the known ones
     #[arg(long, value_name = "URL")]
     pub mirror: Option<String>,
-    /// Bring pictures to N x N pixels, or to H rows of W; residual networks take any size [default: what the network takes]
+    /// Bring pictures to N x N pixels, or to H rows of W; residual networks and VGGs take any size [default: what the network takes]
     #[arg(long, value_name = "N|HxW")]
     pub image_size: Option<String>,
     /// Leave out pictures of a folder or list that cannot be read, instead of failing

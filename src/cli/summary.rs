@@ -40,7 +40,7 @@ impl Summary {
         }
         for known in ALL {
             let [c, h, w] = known.input;
-            let parameters = Model::build(known.name, &Options::default())?.params.count();
+            let parameters = Model::count(known.name, &Options::default())?;
             if self.json {
                 print(json!({"model": known.name, "input": known.input, "parameters": parameters, "layers": known.about}))?;
             } else {

@@ -63,7 +63,8 @@ fn bytes_of(format: Format) -> Vec<u8> {
 #[test]
 fn every_network_survives_every_format() {
     let dir = tempdir().unwrap();
-    for known in ALL {
+    // The deep ones have no other layers, but files of up to 200 MB.
+    for known in ALL.iter().filter(|known| Model::count(known.name, &Options::default()).unwrap() < 12_000_000) {
         let mut trained = trained(known.name);
         let saved = checkpoint(&trained);
         for format in [Format::Safetensors, Format::Pth, Format::PthCheckpoint, Format::Onnx] {

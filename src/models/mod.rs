@@ -1,16 +1,18 @@
 //! Networks by name.
 //!
 //! Each is a function that builds its layers; [`ALL`] is the table of them. A [`Model`] is such a network with its numbers. Read
-//! next: `lenet.rs` (small networks), `resnet.rs`.
+//! next: `lenet.rs` (small networks), `resnet.rs`, `vgg.rs`.
 
 pub mod lenet;
 pub mod resnet;
+pub mod vgg;
 
 use crate::autograd::{Tape, Var};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::{Builder, Forward, Module, Params, Sequential};
 use crate::tensor::{DType, Tensor};
+use resnet::Kind::{Basic, Bottleneck};
 
 /// One line of the table of networks.
 #[derive(Debug)]
@@ -36,10 +38,26 @@ pub const ALL: &[Known] = &[
     known("improved", "four 3x3 convolutions (32, 32, 64, 64) with batch norm and dropout", GREY, lenet::improved),
     known("net1", "one convolution, one 4x4 max-pool, one linear layer", GREY, lenet::net1),
     known("resnet8", "residual network, stages of 16, 32 and 64 channels, one block each", GREY, |b, o| resnet::small(b, o, &[1, 1, 1])),
-    known("resnet18", "residual network for 32x32 colour pictures, stages of 64 to 512 channels", [3, 32, 32], resnet::resnet18),
+    known("resnet18", "residual network for 32x32 colour pictures, stages of 64 to 512 channels", COLOUR, |b, o| {
+        resnet::deep(b, o, Basic, [2, 2, 2, 2])
+    }),
+    known("resnet34", "the same with 3, 4, 6 and 3 blocks", COLOUR, |b, o| resnet::deep(b, o, Basic, [3, 4, 6, 3])),
+    known("resnet50", "the same with bottlenecks, stages of 256 to 2048 channels", COLOUR, |b, o| {
+        resnet::deep(b, o, Bottleneck, [3, 4, 6, 3])
+    }),
+    known("resnet101", "the same with 3, 4, 23 and 3 bottlenecks", COLOUR, |b, o| resnet::deep(b, o, Bottleneck, [3, 4, 23, 3])),
+    known("resnet152", "the same with 3, 8, 36 and 3 bottlenecks", COLOUR, |b, o| resnet::deep(b, o, Bottleneck, [3, 8, 36, 3])),
+    known("vgg11", "8 3x3 convolutions (64 to 512) with batch norm, three linear layers (512) with dropout", COLOUR, |b, o| {
+        vgg::vgg(b, o, [1, 1, 2, 2, 2])
+    }),
+    known("vgg13", "the same with 10 convolutions", COLOUR, |b, o| vgg::vgg(b, o, [2, 2, 2, 2, 2])),
+    known("vgg16", "the same with 13 convolutions", COLOUR, |b, o| vgg::vgg(b, o, [2, 2, 3, 3, 3])),
+    known("vgg19", "the same with 16 convolutions", COLOUR, |b, o| vgg::vgg(b, o, [2, 2, 4, 4, 4])),
 ];
 
 const GREY: [usize; 3] = [1, 28, 28];
+
+const COLOUR: [usize; 3] = [3, 32, 32];
 
 /// The part of running statistics that comes from each batch: PyTorch's momentum of batch norms.
 pub const MOMENTUM: f64 = 0.1;
@@ -92,25 +110,37 @@ pub struct Model {
 impl Model {
     /// The pictures that a network takes, by its name: channels, height, width.
     ///
-    /// Residual networks end in a mean over all places, so they take any size; the others take one alone.
+    /// Residual networks and VGGs end in a mean over all places, so they take any size; the others take one alone.
     pub fn input(name: &str, size: Option<[usize; 2]>) -> Result<[usize; 3]> {
         let own = match name.strip_prefix("resnet:") {
             Some(blocks) => stages(name, blocks).map(|_| GREY)?,
             None => ALL.iter().find(|k| k.name == name).map(|k| k.input).ok_or_else(|| unknown(name))?,
         };
-        Ok(size.filter(|_| name.starts_with("resnet")).map_or(own, |[h, w]| [own[0], h, w]))
+        let any = ["resnet", "vgg"].iter().any(|family| name.starts_with(family));
+        Ok(size.filter(|_| any).map_or(own, |[h, w]| [own[0], h, w]))
     }
 
     /// Builds a network by name; `resnet:2,2,2` is a small residual network with so many blocks in each stage.
     pub fn build(name: &str, options: &Options) -> Result<Model> {
-        let mut b = Builder::new(options.dtype, options.device);
         let input = Self::input(name, options.size)?;
+        let (b, root) = Self::declare(name, options)?;
+        let Options { classes, dtype, device, seed, .. } = *options;
+        Ok(Model { name: name.into(), input, classes, dtype, device, params: b.build(seed), root })
+    }
+
+    /// How many parameters a network has, without making them.
+    pub fn count(name: &str, options: &Options) -> Result<usize> {
+        Ok(Self::declare(name, options)?.0.count())
+    }
+
+    /// Its layers, and what they declared.
+    fn declare(name: &str, options: &Options) -> Result<(Builder, Sequential)> {
+        let mut b = Builder::new(options.dtype, options.device);
         let root = match name.strip_prefix("resnet:") {
             Some(blocks) => resnet::small(&mut b, options, &stages(name, blocks)?),
             None => (ALL.iter().find(|k| k.name == name).ok_or_else(|| unknown(name))?.build)(&mut b, options),
         };
-        let Options { classes, dtype, device, seed, .. } = *options;
-        Ok(Model { name: name.into(), input, classes, dtype, device, params: b.build(seed), root })
+        Ok((b, root))
     }
 
     /// Runs the network on pictures x `[N,C,H,W]` in training mode; gives the logits `[N,classes]`.

@@ -103,6 +103,11 @@ impl Builder {
         self.dropouts
     }
 
+    /// How many numbers all parameters declared so far have.
+    pub fn count(&self) -> usize {
+        self.params.iter().map(|declared| declared.spec.shape.count()).sum()
+    }
+
     fn declare(&self, name: &str, spec: Spec, init: Init) -> Declared {
         let path: Vec<&str> = self.path.iter().map(String::as_str).chain([name]).collect();
         Declared { name: path.join("."), spec: spec.on(self.device), init, works: false }

@@ -2,13 +2,15 @@
 
 Recorded with torch 2.15.0, on the CPU, in float64, on one thread. To record again (a few seconds, no GPU, nothing downloaded):
 
-    python3 -m pip install torch==2.15.0 numpy
+    python3 -m pip install torch==2.15.0 torchvision numpy
     python3 tests/golden/record.py
 
 Written beside this file, numbers with 17 significant digits (a float64 survives the round trip):
 
-    models.json      every network: loss, logits, every gradient, running statistics, and the losses after SGD steps
+    models.json      every network but the deep ones: loss, logits, every gradient, running statistics, and the losses after SGD steps
+    deep.json        ResNet-34 to -152, VGG-13 to -19: loss and logits in training and evaluation; of two of them the gradients' norms, too
     optimizers.json  the parameters after each of ten steps of every optimizer
+    clip.json        the gradients of three parameters, clipped by their norm and by value
     schedules.json   the learning rate of each of 40 epochs under every schedule
     batchnorm.json   BatchNorm1d and BatchNorm2d: ten training steps, then evaluation
     ops.json         single operations on tiny shapes: the whole output and every gradient
@@ -28,6 +30,7 @@ and the tensors are
     1000               the batch of images [N,C,H,W] is frac; the label of image n is (7n + 3) mod 10
     2000 + p           the vector with which parameter p's gradient is dotted is frac
     3000, 3001 + step  optimizers: the parameters, and the gradient of each step (step = 0..9), are frac
+    3001 + k           clipping: the gradient of parameter k is frac, rounded to a multiple of 1/256, which is exact in f16
     4000 + step        batch norm: the input of each step (step = 0..9), and of the evaluation after them (step = 10), is frac
     5000               the cotangent (gradient of the loss with respect to the output) is frac, for a scalar its element 0
     6000, 6001, ...    ops: input 0, 1, ... of a case is scale * frac, rounded to one decimal where the case says "tenths"
@@ -35,6 +38,7 @@ and the tensors are
 The targets of losses (labels, target, teacher) are stored. The bias of a convolution or linear layer right before a batch norm has
 gradient zero: what is recorded there is rounding noise (below 1e-14), to be compared with an absolute tolerance.
 """
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -255,25 +259,72 @@ class ResNet8(nn.Module):
         return self.fc(F.avg_pool2d(x, 7).flatten(1))
 
 
-class ResNet18(nn.Module):
+class Bottleneck(nn.Module):
+    """Residual block of three convolutions, the stride on the second as in torchvision; the shortcut is a 1x1 convolution without bias."""
+
+    def __init__(self, cin, width, stride):
+        super().__init__()
+        cout = 4 * width
+        self.conv1 = nn.Conv2d(cin, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, cout, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(cout)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or cin != cout:
+            self.shortcut = nn.Sequential(nn.Conv2d(cin, cout, 1, stride, bias=False), nn.BatchNorm2d(cout))
+
+    def forward(self, x):
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn2(self.conv2(y)))
+        return F.relu(self.bn3(self.conv3(y)) + self.shortcut(x))
+
+
+class DeepResNet(nn.Module):
     """The CIFAR form: 3x32x32, no pool after the first convolution; the shortcut is a 1x1 convolution without bias."""
 
-    def __init__(self):
+    def __init__(self, bottleneck, *blocks):
         super().__init__()
         project = lambda cin, cout, stride: nn.Conv2d(cin, cout, 1, stride, bias=False)
-        stage = lambda cin, cout, stride: nn.Sequential(Block(cin, cout, stride, project), Block(cout, cout, 1, project))
         self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = stage(64, 64, 1)
-        self.layer2 = stage(64, 128, 2)
-        self.layer3 = stage(128, 256, 2)
-        self.layer4 = stage(256, 512, 2)
-        self.fc = nn.Linear(512, 10)
+        cin = 64
+        for stage, count in enumerate(blocks):
+            layer = nn.Sequential()
+            for block in range(count):
+                width, stride = 64 << stage, 2 if stage and not block else 1
+                layer.append(Bottleneck(cin, width, stride) if bottleneck else Block(cin, width, stride, project))
+                cin = 4 * width if bottleneck else width
+            setattr(self, f"layer{stage + 1}", layer)
+        self.fc = nn.Linear(cin, 10)
 
     def forward(self, x):
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(x.mean((2, 3)))
+
+
+class Vgg(nn.Module):
+    """torchvision's vgg*_bn with a mean over all places before a narrow head. Dropout is off here, and a pool that would leave nothing is left out."""
+
+    def __init__(self, *blocks):
+        super().__init__()
+        features, cin = [], 3
+        for count, cout in zip(blocks, (64, 128, 256, 512, 512)):
+            for _ in range(count):
+                features += [nn.Conv2d(cin, cout, 3, padding=1), nn.BatchNorm2d(cout), nn.ReLU()]
+                cin = cout
+            features.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*features)
+        off = nn.Identity
+        self.classifier = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), off(), nn.Linear(512, 512), nn.ReLU(), off(), nn.Linear(512, 10))
+
+    def forward(self, x):
+        for layer in self.features:
+            if not isinstance(layer, nn.MaxPool2d) or min(x.shape[2:]) > 1:
+                x = layer(x)
+        return self.classifier(x.mean((2, 3)))
 
 
 NETWORKS = {  # name: (constructor, input shape, also record ten steps)
@@ -287,7 +338,18 @@ NETWORKS = {  # name: (constructor, input shape, also record ten steps)
     "improved": (Improved, [5, 1, 28, 28], False),
     "net1": (Net1, [5, 1, 28, 28], False),
     "resnet8": (ResNet8, [5, 1, 28, 28], True),
-    "resnet18": (ResNet18, [2, 3, 32, 32], False),
+    "resnet18": (lambda: DeepResNet(False, 2, 2, 2, 2), [2, 3, 32, 32], False),
+    "vgg11": (lambda: Vgg(1, 1, 2, 2, 2), [2, 3, 32, 32], False),
+}
+
+DEEP = {  # name: (constructor, input shape, also record gradients); 28x28 leaves out VGG's last pool
+    "resnet34": (lambda: DeepResNet(False, 3, 4, 6, 3), [8, 3, 8, 8], False),
+    "resnet50": (lambda: DeepResNet(True, 3, 4, 6, 3), [8, 3, 8, 8], True),
+    "resnet101": (lambda: DeepResNet(True, 3, 4, 23, 3), [8, 3, 8, 8], False),
+    "resnet152": (lambda: DeepResNet(True, 3, 8, 36, 3), [8, 3, 8, 8], False),
+    "vgg13": (lambda: Vgg(2, 2, 2, 2, 2), [8, 3, 28, 28], False),
+    "vgg16": (lambda: Vgg(2, 2, 3, 3, 3), [3, 3, 32, 32], True),
+    "vgg19": (lambda: Vgg(2, 2, 4, 4, 4), [3, 3, 32, 32], False),
 }
 
 
@@ -332,6 +394,47 @@ def models():
     return {name: model(*spec) for name, spec in NETWORKS.items()}
 
 
+def torchvisions(name, net):
+    """The network of this name in torchvision, mended to our stem or head, with the numbers of `net`."""
+    import torchvision
+
+    theirs = getattr(torchvision.models, f"{name}_bn" if name.startswith("vgg") else name)(num_classes=10)
+    if name.startswith("resnet"):
+        theirs.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        theirs.maxpool = nn.Identity()
+    else:
+        theirs.avgpool = nn.AdaptiveAvgPool2d(1)
+        theirs.classifier[0] = nn.Linear(512, 512)
+        theirs.classifier[3] = nn.Linear(512, 512)
+        theirs.classifier[6] = nn.Linear(512, 10)
+    theirs.load_state_dict({key.replace("shortcut", "downsample"): v for key, v in net.state_dict().items()})
+    return theirs.eval()
+
+
+def deep():
+    out = {}
+    for name, (build, shape, gradients) in DEEP.items():
+        x, target = frac(IMAGES, shape), torch.tensor(labels(shape[0]))
+        net = fill(build()).train()
+        logits = net(x)
+        loss = F.cross_entropy(logits, target)
+        out[name] = {"input": shape, "labels": labels(shape[0]), "loss": loss.item(), "logits": logits.tolist(),
+                     "parameters": sum(w.numel() for w in net.parameters())}
+        names = "".join(f"{name} {list(w.shape)}\n" for name, w in net.named_parameters())
+        out[name]["names"] = hashlib.sha256(names.encode()).hexdigest()
+        if gradients:
+            loss.backward()
+            out[name]["gradients"] = [  # norm and projection of each
+                [w.grad.norm().item(), (w.grad.flatten() * frac(DOT + p, [w.numel()])).sum().item()]
+                for p, w in enumerate(net.parameters())]
+        with torch.no_grad():
+            out[name]["eval_logits"] = net.eval()(x).tolist()
+            if name != "vgg13":  # torchvision's cannot leave out a pool
+                difference = (torchvisions(name, net)(x) - net(x)).abs().max()
+                assert difference < 1e-12, f"{name} is not torchvision's: {difference}"
+    return out
+
+
 # ---- optimizers
 
 OPTIMIZERS = [  # name, class, arguments (PyTorch's defaults are written out where a test must know them)
@@ -364,6 +467,25 @@ def optimizers():
             opt.step()
             after.append(w.tolist())
         out[name] = {"kind": kind.__name__, "args": {k: list(v) if k == "betas" else v for k, v in args.items()}, "after": after}
+    return out
+
+
+# ---- clipping
+
+def clip():
+    """A norm that is too long, one that is not, and a bound for each number."""
+    out = []
+    for by, most in [("norm", 0.5), ("norm", 1.5), ("norm", 100.0), ("value", 0.25), ("value", 10.0)]:
+        params = [nn.Parameter(torch.zeros(n)) for n in (7, 5000, 3)]
+        for k, w in enumerate(params):
+            w.grad = torch.round(frac(OPTIM + 1 + k, w.shape) * 256) / 256
+        norm = torch.nn.utils.get_total_norm([w.grad for w in params]).item()
+        if by == "norm":
+            torch.nn.utils.clip_grad_norm_(params, most)
+        else:
+            torch.nn.utils.clip_grad_value_(params, most)
+        head = lambda g: {"sum_of_squares": (g * g).sum().item(), "first": g[:7].tolist()}
+        out.append({"by": by, "most": most, "norm": norm, "gradients": [head(w.grad) for w in params]})
     return out
 
 
@@ -565,7 +687,7 @@ def dump(v, indent=0):
 def main():
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
-    for record in (models, optimizers, schedules, batchnorm, ops):
+    for record in (models, deep, optimizers, clip, schedules, batchnorm, ops):
         path = HERE / f"{record.__name__}.json"
         formula = {str(p): frac(p, [4]).tolist() for p in (0, 1000)}  # so that a wrong formula shows before anything else
         path.write_text(dump({"torch": torch.__version__.split("+")[0], "formula": formula, record.__name__: record()}) + "\n")

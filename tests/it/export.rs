@@ -5,9 +5,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+use crate::models::thorough;
 use cugrad::data::Normalization;
 use cugrad::export::{Format, export, import};
-use cugrad::models::{ALL, Model, Options};
+use cugrad::models::{Model, Options};
 use cugrad::tensor::{DType, Philox, Spec, Tensor};
 use cugrad::train::trained::{describe, load_model};
 use cugrad::train::{Array, Checkpoint, Config, Trained};
@@ -108,7 +109,7 @@ fn other_programs_compute_the_same() {
     let Some(python) = python() else { return };
     let dir = tempdir().unwrap();
     let rng = Philox::new(12);
-    for known in ALL {
+    for known in thorough() {
         let mut trained = drawn(known.name);
         let checkpoint = saved(&trained);
         for (format, ending) in [(Format::Onnx, "onnx"), (Format::Pth, "pth"), (Format::Safetensors, "safetensors")] {
@@ -158,7 +159,7 @@ fn other_programs_compute_the_same() {
         fs::write(dir.path().join(format!("{name}.json")), about.to_string()).unwrap();
     }
     let said = script(python, "read_exports.py", dir.path());
-    assert_eq!(said.lines().count(), ALL.len() + 5, "{said}");
+    assert_eq!(said.lines().count(), thorough().len() + 5, "{said}");
     println!("{said}");
 }
 
@@ -170,7 +171,7 @@ fn weights_from_pytorch_are_read() {
     script(python, "write_weights.py", dir.path());
     let list = |file: &str| -> Vec<Vec<String>> { serde_json::from_str(&fs::read_to_string(dir.path().join(file)).unwrap()).unwrap() };
     let index = list("INDEX.json");
-    assert!(index.len() >= 3 * ALL.len() + 10, "{}", index.len());
+    assert!(index.len() >= 3 * thorough().len() + 10, "{}", index.len());
     for line in index {
         let [file, name, expected] = line.as_slice() else { panic!("{line:?}") };
         let expected = Checkpoint::load(&dir.path().join(expected)).unwrap();

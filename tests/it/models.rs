@@ -6,7 +6,7 @@ use crate::golden;
 use cugrad::autograd::{Tape, Var};
 use cugrad::data::{Loader, synthetic};
 use cugrad::device::{Device, memory};
-use cugrad::models::{ALL, Model, Options};
+use cugrad::models::{ALL, Known, Model, Options};
 use cugrad::ops::cross_entropy::{CrossEntropy, Reduction};
 use cugrad::ops::dropout;
 use cugrad::optim::{self, Clock, LossScale, Optimizer, Rule};
@@ -14,6 +14,7 @@ use cugrad::tensor::{DType, Spec, Tensor};
 use cugrad::train::Running;
 use cugrad::train::step::{Setting, totals, train_step};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// Compares numbers of one network with PyTorch's, and remembers the largest error.
 struct Judge {
@@ -55,12 +56,17 @@ fn sum_of_squares(values: &[f64]) -> f64 {
 /// A network of models.json with the fixture's weights, which has just those parameters in just that order.
 fn model(name: &str, theirs: &Value, dtype: DType, device: Device) -> Model {
     let mut model = Model::build(name, &Options { dtype, device, dropout: false, ..Options::default() }).unwrap();
+    fill(&mut model);
     let declared = |g: &Value| (g["name"].as_str().unwrap().to_string(), golden::floats(&g["shape"]));
     let theirs: Vec<_> = theirs["gradients"].as_array().unwrap().iter().map(declared).collect();
     let params = model.params.names().iter().zip(model.params.values());
     let ours: Vec<_> = params.map(|(n, w)| (n.clone(), w.shape().iter().map(|&d| d as f64).collect::<Vec<_>>())).collect();
     assert_eq!(ours, theirs, "{name}: names and shapes of the parameters");
+    model
+}
 
+/// Gives every parameter its value by the fixtures' formula.
+fn fill(model: &mut Model) {
     let count = model.params.len();
     for (p, (name, w)) in model.params.state_mut().take(count).enumerate() {
         let shape = w.shape();
@@ -71,7 +77,6 @@ fn model(name: &str, theirs: &Value, dtype: DType, device: Device) -> Model {
         };
         w.copy_from(&Tensor::from_values(w.spec(), &values));
     }
-    model
 }
 
 /// The fixture's pictures and labels.
@@ -195,13 +200,19 @@ pub fn compare(name: &str, theirs: &Value, dtype: DType, device: Device) {
     println!("{}: largest error {:.1e}, {}", judge.what, judge.worst.0, judge.worst.1);
 }
 
-/// All networks but the largest.
+/// The networks that go through every test: all but the deep ones, whose layers are the same and more.
+pub fn thorough() -> Vec<&'static Known> {
+    let deep = golden::load("deep.json", "deep");
+    ALL.iter().filter(|known| deep.get(known.name).is_none()).collect()
+}
+
+/// All networks of models.json but the largest.
 fn compare_small(dtype: DType) {
     let all = golden::load("models.json", "models");
-    let known: Vec<&str> = ALL.iter().map(|k| k.name).collect();
+    let known = thorough();
     assert_eq!(all.as_object().unwrap().len(), known.len());
-    for name in known.into_iter().filter(|&name| name != "resnet18") {
-        compare(name, &all[name], dtype, Device::Cpu);
+    for known in known.iter().filter(|known| !["resnet18", "vgg11"].contains(&known.name)) {
+        compare(known.name, &all[known.name], dtype, Device::Cpu);
     }
 }
 
@@ -216,10 +227,66 @@ fn networks_equal_pytorch_in_f32() {
 }
 
 #[test]
-fn resnet18_equals_pytorch() {
+fn large_networks_equal_pytorch() {
     let all = golden::load("models.json", "models");
-    for dtype in [DType::F64, DType::F32] {
-        compare("resnet18", &all["resnet18"], dtype, Device::Cpu);
+    for name in ["resnet18", "vgg11"] {
+        for dtype in [DType::F64, DType::F32] {
+            compare(name, &all[name], dtype, Device::Cpu);
+        }
+    }
+}
+
+/// Everything that deep.json says about one network.
+fn compare_deep(name: &str, theirs: &Value) {
+    memory::poison();
+    let mut judge = Judge { what: name.into(), bound: 1e-10, worst: (0.0, "nothing".into()) };
+    let batch = batch(theirs, DType::F64, Device::Cpu);
+    let [_, _, h, w] = batch.0.shape()[..] else { panic!("{name}: the batch is no batch of pictures") };
+    let options = Options { dtype: DType::F64, dropout: false, size: Some([h, w]), ..Options::default() };
+    let mut net = Model::build(name, &options).unwrap();
+    let mut names = String::new();
+    for (name, w) in net.params.names().iter().zip(net.params.values()) {
+        names += &format!("{name} {:?}\n", w.shape().to_vec());
+    }
+    let hash: String = Sha256::digest(&names).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hash, theirs["names"].as_str().unwrap(), "{name}: not PyTorch's names and shapes:\n{names}");
+    let counts = [net.params.count(), Model::count(name, &options).unwrap()];
+    assert_eq!(counts.map(|n| n as u64), [theirs["parameters"].as_u64().unwrap(); 2], "{name}: parameters");
+    fill(&mut net);
+
+    let mut tape = if theirs.get("gradients").is_some() { Tape::new() } else { Tape::inference() };
+    let (logits, loss) = forward(&mut net, &mut tape, &batch, true);
+    judge.like(tape.value(loss).item(), &theirs["loss"], "loss");
+    let rms = |all: &Value| (sum_of_squares(&golden::floats(all)) / golden::floats(all).len() as f64).sqrt();
+    judge.few(&tape.value(logits).values(), &theirs["logits"], rms(&theirs["logits"]), "logits");
+    if let Some(gradients) = theirs.get("gradients") {
+        tape.backward(loss, &mut net.params.gradients).unwrap();
+        for (p, theirs) in gradients.as_array().unwrap().iter().enumerate() {
+            let (name, dw) = (&net.params.names()[p], net.params.gradients.get(p).unwrap().values());
+            let [norm, dot] = golden::floats(theirs)[..] else { panic!("{theirs}") };
+            let ours = sum_of_squares(&dw).sqrt();
+            // The bias before a batch norm.
+            if norm < 1e-10 {
+                assert!(name.ends_with("bias") && ours < 1e-9, "{name}: {ours:e}");
+                continue;
+            }
+            judge.near(ours, norm, norm, &format!("norm of the gradient of {name}"));
+            let projection: f64 = dw.iter().zip(golden::values(2000 + p as u64, dw.len(), 1.0)).map(|(g, v)| g * v).sum();
+            judge.near(projection, dot, norm, &format!("projection of the gradient of {name}"));
+        }
+    }
+    drop(tape);
+    let mut tape = Tape::inference();
+    let (logits, _) = forward(&mut net, &mut tape, &batch, false);
+    judge.few(&tape.value(logits).values(), &theirs["eval_logits"], rms(&theirs["eval_logits"]), "logits in evaluation");
+    println!("{}: largest error {:.1e}, {}", judge.what, judge.worst.0, judge.worst.1);
+}
+
+#[test]
+fn deep_networks_equal_pytorch() {
+    let all = golden::load("deep.json", "deep");
+    for (name, theirs) in all.as_object().unwrap() {
+        compare_deep(name, theirs);
     }
 }
 
