@@ -1,4 +1,4 @@
-// The optimisers over whole arenas of parameters; mathematics in src/optim/{sgd,adam,rmsprop}.rs.
+// The optimisers over whole arenas of parameters; mathematics in src/optim/{clip,sgd,adam,rmsprop}.rs.
 //
 // Every array holds count numbers at the same places: weights, gradients and moments of all parameters one after the other, with
 // unused numbers between them. What changes from step to step lies in device memory, so that a captured step can be
@@ -29,6 +29,50 @@ __device__ __forceinline__ bool begin(Step& s, const A* table, const int* place,
     for (int j = 0; j < 8; j++) s.k[j] = table[8 * place[2] + j];
     s.unscale = scale ? scale[1] : (A)1;
     return !place[3] && !(health && health[0]);
+}
+
+// sums[first + block] = Σ dw² over 4096 numbers
+//
+// dw [count]. One block = 4096 numbers; one thread = 16 of them, 256 apart.
+extern "C" __global__ void __launch_bounds__(256) optimizer_squares(const A* dw, f64* sums, int first, int count) {
+    f64 sum = 0;
+    for (int k = 0; k < 16; k++) {
+        int i = (blockIdx.x * 16 + k) * 256 + threadIdx.x;
+        f64 g = i < count ? (f64)dw[i] : 0;
+        sum += g * g;
+    }
+    sum = block_sum<256>(sum, threadIdx.x);
+    if (threadIdx.x == 0) sums[first + blockIdx.x] = sum;
+}
+
+// factor = min(1, most/(norm + 1e-6)) with norm = √(Σ sums), the loss scale taken out; 1 if that is not finite
+//
+// sums [count]; factor: one number; scale: (scale, 1/scale) or null. One block adds all in a fixed order.
+extern "C" __global__ void __launch_bounds__(256) optimizer_clip_factor(const f64* sums, const A* scale, A* factor, f64 most, int count) {
+    f64 sum = 0;
+    for (int i = threadIdx.x; i < count; i += 256) sum += sums[i];
+    sum = block_sum<256>(sum, threadIdx.x);
+    if (threadIdx.x != 0) return;
+    f64 norm = root(sum) * (scale ? (f64)scale[1] : 1.0) + 1e-6;
+    factor[0] = norm - norm == 0 && norm > most ? (A)(most / norm) : (A)1;
+}
+
+// dw *= factor
+//
+// dw [count]; factor: one number. One thread = one element; one block = 256 of them.
+extern "C" __global__ void __launch_bounds__(256) optimizer_clip_norm(A* dw, const A* factor, int count) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < count) dw[i] *= factor[0];
+}
+
+// dw = min(max(dw, -most), most), most being of gradients without the loss scale; NaN stays
+//
+// dw [count]; scale: (scale, 1/scale) or null. One thread = one element; one block = 256 of them.
+extern "C" __global__ void __launch_bounds__(256) optimizer_clip_value(A* dw, const A* scale, A most, int count) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    A bound = scale ? most * scale[0] : most, g = dw[i];
+    dw[i] = g > bound ? bound : g < -bound ? -bound : g;
 }
 
 // g = dw + decay·w;  b = mu·b + fresh·g;  d = b, or g + mu·b with Nesterov's;  w -= lr·d;  k = decay, mu, fresh, lr

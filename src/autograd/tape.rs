@@ -105,6 +105,19 @@ impl Gradients {
         runs
     }
 
+    /// The same to be written.
+    pub fn runs_mut(&mut self) -> Vec<Vec<&mut Tensor>> {
+        let mut runs = vec![Vec::new()];
+        for (dw, &written) in self.tensors.iter_mut().zip(&self.written) {
+            match (dw.as_mut().filter(|_| written), runs.last_mut()) {
+                (Some(dw), Some(run)) => run.push(dw),
+                _ => runs.push(Vec::new()),
+            }
+        }
+        runs.retain(|run| !run.is_empty());
+        runs
+    }
+
     /// The next backward writes instead of adding: PyTorch's `zero_grad`, without touching memory.
     pub fn clear(&mut self) {
         self.written.fill(false);

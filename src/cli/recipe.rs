@@ -25,6 +25,12 @@ pub struct Recipe {
     /// Divide by the standard deviation, for rmsprop
     #[arg(long)]
     centered: bool,
+    /// Make gradients shorter where the norm of all of them together is above this, as in 1
+    #[arg(long, value_name = "NORM", allow_negative_numbers = true)]
+    clip_grad_norm: Option<f64>,
+    /// Bring each number of a gradient into ± this, as in 0.1
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
+    clip_grad_value: Option<f64>,
     /// What makes a validation the best, and better for --early-stop: acc or loss [default: acc]
     #[arg(long, value_name = "METRIC")]
     monitor: Option<String>,
@@ -74,6 +80,8 @@ impl Recipe {
         set(&mut config.eps, &self.eps);
         set(&mut config.dampening, &self.dampening);
         set(&mut config.alpha, &self.alpha);
+        set(&mut config.clip_grad_norm, &self.clip_grad_norm);
+        set(&mut config.clip_grad_value, &self.clip_grad_value);
         set(&mut config.early_stop, &self.early_stop);
         set(&mut config.ema, &self.ema);
         set(&mut config.watch, &self.watch);

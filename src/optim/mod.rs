@@ -7,10 +7,12 @@
 //!
 //! On a GPU one launch moves a run of neighbouring parameters that have taken equally many steps, which as a rule are all of them. What
 //! a rule reads of a step, its `Coefficients`, is written to the device for many steps ahead ([`Optimizer::plan`]), so that a captured
-//! step can be replayed. Read in this order: `rule.rs`, `sgd.rs`, `adam.rs`, `rmsprop.rs`, `average.rs`, `schedule.rs`, `clock.rs`.
+//! step can be replayed. Read in this order: `rule.rs`, `sgd.rs`, `adam.rs`, `rmsprop.rs`, `clip.rs`,
+//! `average.rs`, `schedule.rs`, `clock.rs`.
 
 mod adam;
 mod average;
+mod clip;
 pub mod clock;
 mod rmsprop;
 mod rule;
@@ -19,6 +21,7 @@ mod sgd;
 
 pub use adam::Adam;
 pub use average::Average;
+pub use clip::{Clip, Limit};
 pub use clock::{Clock, LossScale};
 pub use rmsprop::RmsProp;
 pub use rule::{Options, Rule};
@@ -53,6 +56,7 @@ pub struct Optimizer {
     plans: Vec<(u64, Tensor)>,
     /// On a GPU: which parameters the planned steps move.
     moved: Vec<bool>,
+    clip: Option<Clip>,
     average: Option<Average>,
 }
 
@@ -106,12 +110,22 @@ impl Optimizer {
                 state.moments.push(moment);
             }
         }
-        Self { moved: vec![false; states.len()], plans: Vec::new(), rule, states, average: None }
+        Self { moved: vec![false; states.len()], plans: Vec::new(), rule, states, clip: None, average: None }
     }
 
     /// The same, keeping a running average of the weights as well.
     pub fn with_average(self, decay: f64, params: &Params) -> Self {
         Self { average: Some(Average::new(decay, params)), ..self }
+    }
+
+    /// The same, holding gradients to a limit in [`Optimizer::take_step`].
+    pub fn with_clip(self, limit: Limit, params: &Params) -> Self {
+        Self { clip: Some(Clip::new(limit, params)), ..self }
+    }
+
+    /// What the last step multiplied the gradients by to hold their norm to its limit: 1 if it did not. Waits for the device.
+    pub fn clipped(&self) -> Result<f64> {
+        self.clip.as_ref().map_or(Ok(1.0), Clip::factor)
     }
 
     /// The running average of the weights, if there is one.
@@ -168,11 +182,14 @@ impl Optimizer {
     }
 
     /// One step of a training run, on the device where the parameters are, which looks at the clock whether it is to be left out.
-    /// Afterwards the working weights and the average follow. On a GPU the learning rate is the plan's, on the CPU it is `lr`.
+    /// Gradients are clipped first, afterwards the working weights and the average follow. On a GPU the learning rate is the plan's, on the CPU it is `lr`.
     pub fn take_step(&mut self, params: &mut Params, clock: &Clock, lr: f64) -> Result<()> {
-        let Some(first) = params.values().first() else { return Ok(()) };
-        if let Device::Cuda(_) = first.device() {
-            crate::dispatch!(sums first.dtype(), A => self.launch::<A>(params, clock)?);
+        let Some((dtype, device)) = params.values().first().map(|first| (first.dtype(), first.device())) else { return Ok(()) };
+        if let Device::Cuda(_) = device {
+            if let Some(clip) = &mut self.clip {
+                clip.apply(&mut params.gradients, clock)?;
+            }
+            crate::dispatch!(sums dtype, A => self.launch::<A>(params, clock)?);
             if let Some(average) = &mut self.average {
                 average.follow(params, clock)?;
             }
@@ -184,6 +201,9 @@ impl Optimizer {
         }
         if unscale != 1.0 {
             params.gradients.multiply(unscale);
+        }
+        if let Some(clip) = &mut self.clip {
+            clip.apply(&mut params.gradients, clock)?;
         }
         self.step(params, lr);
         if let Some(average) = &mut self.average {

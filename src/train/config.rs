@@ -7,7 +7,7 @@ use crate::data::reshape::parse_size;
 use crate::data::{Augment, Source};
 use crate::error::{Error, Result};
 use crate::models::{ALL, Model};
-use crate::optim::{Mode, Options, Rule, Schedule};
+use crate::optim::{Limit, Mode, Options, Rule, Schedule};
 use crate::tensor::DType;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -59,6 +59,12 @@ pub struct Config {
     pub alpha: Option<f64>,
     /// RMSprop divides by the standard deviation instead of the root mean square.
     pub centered: bool,
+    /// Gradients are made shorter where the norm of all of them together is above this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_grad_norm: Option<f64>,
+    /// Each number of a gradient is brought into ± this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_grad_value: Option<f64>,
     /// The learning rate over the run, as in `cosine` or `step:10:0.1`.
     pub schedule: String,
     /// Share of each target that is spread over all classes.
@@ -123,6 +129,8 @@ impl Default for Config {
             dampening: None,
             alpha: None,
             centered: false,
+            clip_grad_norm: None,
+            clip_grad_value: None,
             schedule: "cosine".into(),
             label_smoothing: 0.0,
             augment: "none".into(),
@@ -181,6 +189,7 @@ impl Config {
             return Err(Error::usage(format!("--distill-alpha must be from 0 to 1, not {}", self.distill_alpha)));
         }
         self.rule()?;
+        self.limit()?;
         self.schedule()?;
         self.monitor()?;
         if self.early_stop.is_some() && self.val_split == 0.0 {
@@ -230,6 +239,20 @@ impl Config {
             centered: self.centered.then_some(true),
         };
         Rule::by_name(&self.optimizer, &options)
+    }
+
+    /// What gradients are held to.
+    pub fn limit(&self) -> Result<Option<Limit>> {
+        let positive = |name: &str, most: f64| match most > 0.0 && most < f64::INFINITY {
+            true => Ok(()),
+            false => Err(Error::usage(format!("--clip-grad-{name} must be above 0, not {most}")).hint("leave it out for no clipping")),
+        };
+        match (self.clip_grad_norm, self.clip_grad_value) {
+            (Some(_), Some(_)) => Err(Error::usage("--clip-grad-norm and --clip-grad-value cannot go together").hint("choose one of them")),
+            (Some(most), None) => positive("norm", most).map(|()| Some(Limit::Norm(most))),
+            (None, Some(most)) => positive("value", most).map(|()| Some(Limit::Value(most))),
+            (None, None) => Ok(None),
+        }
     }
 
     /// What makes a validation better: a small loss, or a large accuracy.

@@ -143,18 +143,20 @@ impl<'a> Engine<'a> {
         Ok(new)
     }
 
-    /// The norm of the gradient at the last step. Waits for the device.
-    pub fn grad_norm(&self, model: &Model) -> Result<f64> {
-        Ok(watch::norm(&watch::gradients(&model.params, self.scale(model)?)?))
+    /// The norm of the gradient at the last step, before it was clipped. Waits for the device.
+    pub fn grad_norm(&self, model: &Model, optimizer: &Optimizer) -> Result<f64> {
+        Ok(watch::norm(&watch::gradients(&model.params, self.scale(model, optimizer)?)?))
     }
 
-    /// What the gradients of the last step are still multiplied by: f16's loss scale, which the CPU's optimiser takes out and a GPU's does not.
-    pub fn scale(&self, model: &Model) -> Result<f64> {
+    /// What the gradients of the last step are still multiplied by: what clipped their norm, and f16's loss scale, which the CPU's optimiser takes
+    /// out and a GPU's does not.
+    pub fn scale(&self, model: &Model, optimizer: &Optimizer) -> Result<f64> {
+        let clipped = optimizer.clipped()?;
         if model.device == Device::Cpu {
-            return Ok(1.0);
+            return Ok(clipped);
         }
         // A scale without a good step behind it has just changed. If it was halved, the gradient is not finite and has no norm anyway.
-        Ok(self.clock.read()?.1.map_or(1.0, |s| if s.good == 0 { s.scale / 2.0 } else { s.scale }))
+        Ok(clipped * self.clock.read()?.1.map_or(1.0, |s| if s.good == 0 { s.scale / 2.0 } else { s.scale }))
     }
 
     /// After a loss that is no number, which halts training: the step in the epoch, whose `steps` these are, and where it came from.

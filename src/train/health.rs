@@ -67,7 +67,7 @@ pub fn gradients(model: &Model, norms: &[Option<f64>]) -> Option<Finding> {
         ));
     }
     if whole > NORMS.1 {
-        return Some(("exploded".into(), format!("the whole gradient is exploding: its norm is {whole:.1e}; lower --lr")));
+        return Some(("exploded".into(), format!("the whole gradient is exploding: its norm is {whole:.1e}; lower --lr, or try --clip-grad-norm 1")));
     }
     let params = model.params.names().iter().zip(model.params.values()).zip(norms);
     let weights: Vec<(&String, f64)> =

@@ -52,7 +52,7 @@ impl Trainer<'_> {
         let Progress { epoch, step, step_in_epoch, untold: sums, seconds, .. } = self.progress;
         let epoch = epoch + 1;
         if let Some(watch) = &mut looks.watch
-            && let Some(figures) = watch.after(&self.model.params, engine.scale(&self.model)?)?
+            && let Some(figures) = watch.after(&self.model.params, engine.scale(&self.model, &self.optimizer)?)?
         {
             dir.append_watch(step, epoch, &figures)?;
         }
@@ -60,7 +60,7 @@ impl Trainer<'_> {
         if !due {
             return Ok(());
         }
-        let grad_norm = engine.grad_norm(&self.model)?;
+        let grad_norm = engine.grad_norm(&self.model, &self.optimizer)?;
         let rate = sums.samples() as f64 / (seconds - looks.told);
         let (loss, acc, norm) = (sums.loss(), sums.accuracy(), Some(grad_norm));
         dir.append(&Record { step, epoch, split: "step", loss, acc, lr, grad_norm: norm, time_s: seconds, samples_per_s: rate })?;
@@ -80,7 +80,7 @@ impl Trainer<'_> {
         observer: &mut dyn Observer,
         train: &Running,
     ) -> Result<f64> {
-        let norms = watch::gradients(&self.model.params, engine.scale(&self.model)?)?;
+        let norms = watch::gradients(&self.model.params, engine.scale(&self.model, &self.optimizer)?)?;
         let mut weights = Vec::new();
         for (name, w) in self.model.params.names().iter().zip(self.model.params.values()) {
             weights.push((format!("weights/{name}"), w.read()?));
@@ -125,6 +125,6 @@ impl Trainer<'_> {
             Some((at, found)) => format!("the loss became {loss} at step {}: {found}", step + at - step_in_epoch),
             None => format!("the loss became {loss} before step {step}"),
         };
-        Ok(Error::run(message).hint("lower --lr, or look at the data; the checkpoints of finished epochs are intact"))
+        Ok(Error::run(message).hint("lower --lr, try --clip-grad-norm 1, or look at the data; the checkpoints of finished epochs are intact"))
     }
 }

@@ -71,6 +71,9 @@ impl<'a> Trainer<'a> {
                 .hint("raise --limit or lower --val-split"));
         }
         let mut optimizer = Optimizer::new(config.rule()?, &model.params);
+        if let Some(limit) = config.limit()? {
+            optimizer = optimizer.with_clip(limit, &model.params);
+        }
         if let Some(decay) = config.ema {
             optimizer = optimizer.with_average(decay, &model.params);
         }

@@ -77,7 +77,7 @@ impl Trainer<'_> {
         if !train.loss().is_finite() {
             return Err(self.failed(&engine, &steps, train.loss())?);
         }
-        let grad_norm = engine.grad_norm(&self.model)?;
+        let grad_norm = engine.grad_norm(&self.model, &self.optimizer)?;
         let judged = if self.val.is_empty() { &self.train } else { &self.val };
         let numbers = &judged[..judged.len().min(EVAL_BATCH)];
         let val = evaluate(&mut self.model, engine.loader(), numbers, EVAL_BATCH, |_, _| Ok(()))?;

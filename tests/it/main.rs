@@ -3,6 +3,7 @@
 mod aids;
 mod build;
 mod cli;
+mod clip;
 mod conv;
 mod cuda;
 mod data;
