@@ -8,7 +8,7 @@
 use super::distill::Teacher;
 use super::metrics::Running;
 use super::step::{Setting, totals, train_step};
-use super::{nonfinite, watch};
+use super::watch::{self, nonfinite};
 use crate::data::{Augment, Loader};
 use crate::device::Device;
 use crate::device::cuda::Graph;
@@ -160,14 +160,20 @@ impl<'a> Engine<'a> {
     }
 
     /// After a loss that is no number, which halts training: the step in the epoch, whose `steps` these are, and where it came from.
-    pub fn autopsy(&self, model: &mut Model, steps: &[Range<usize>], s: &Setting) -> Result<Option<(u64, String)>> {
+    pub fn autopsy(
+        &self,
+        model: &mut Model,
+        steps: &[Range<usize>],
+        s: &Setting,
+        teacher: Option<&mut Teacher>,
+    ) -> Result<Option<(u64, String)>> {
         let Some((at, range)) = self.clock.halted()?.and_then(|at| Some((at, steps.get(at as usize)?.clone()))) else { return Ok(None) };
         let Self { loader, clock, order, augment, .. } = self;
-        let (x, labels) = match &order.1 {
+        let batch = match &order.1 {
             None => loader.batch_to_learn(&order.0[range], *augment, s.seed, clock.number()),
             Some(there) => loader.gather(there, &clock.place, range.len(), Some((*augment, s.seed, &clock.step)))?,
         };
-        Ok(Some((at, nonfinite::find(model, clock.step.clone(), x, labels, s)?)))
+        Ok(Some((at, nonfinite::find(model, clock.step.clone(), batch, s, teacher)?)))
     }
 
     /// Lets the optimiser count the steps that were taken, so that its state can be saved; gives the loss scale. [`Engine::begin`] comes

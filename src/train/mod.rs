@@ -2,7 +2,7 @@
 //!
 //! [`step`] is one update and one evaluation; [`engine`] runs steps on a device; [`trainer`] repeats them and can stop and go on, [`progress`] is what it tells;
 //! [`config`] says what a run is, [`presets`] are named choices; [`transfer`] begins with another network's weights, [`distill`] imitates it;
-//! [`watch`], [`health`] and [`nonfinite`] look at what it does, [`trial`] tries it before; [`history`] reads a run's figures back,
+//! [`watch`] looks at what it does, [`trial`] tries it before; [`history`] reads a run's figures back,
 //! [`ensemble`] lets several networks judge;
 //! [`metrics`], [`checkpoint`], [`tensorboard`] and [`rundir`] know no tensors: they take numbers, names and paths. Read in that order, then
 //! `cli/mod.rs`.
@@ -13,11 +13,8 @@ pub mod config;
 pub mod distill;
 pub mod engine;
 pub mod ensemble;
-pub mod health;
 pub mod history;
-mod looks;
 pub mod metrics;
-pub mod nonfinite;
 pub mod presets;
 pub mod progress;
 pub mod rundir;

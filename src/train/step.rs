@@ -4,7 +4,7 @@
 
 use super::distill::Teacher;
 use super::metrics::Running;
-use crate::autograd::Tape;
+use crate::autograd::{Tape, Var};
 use crate::data::Loader;
 use crate::error::Result;
 use crate::models::Model;
@@ -23,6 +23,25 @@ pub struct Setting {
     pub seed: u64,
 }
 
+/// A step's forward on a tape: x `[N,C,H,W]`, labels `[N]` to the labels and logits there and the loss, a scalar.
+pub(super) fn forward(
+    model: &mut Model,
+    tape: &mut Tape,
+    (pictures, labels): (Tensor, Tensor),
+    step: Tensor,
+    s: &Setting,
+    teacher: Option<&mut Teacher>,
+) -> Result<[Var; 3]> {
+    let x = tape.input(pictures.clone());
+    let target = tape.input(labels);
+    let logits = model.train(tape, x, s.seed, step)?;
+    let mut loss = tape.apply(CrossEntropy { reduction: Reduction::Mean, label_smoothing: s.label_smoothing }, &[logits, target])?;
+    if let Some(teacher) = teacher {
+        loss = teacher.judge(tape, pictures, logits, loss)?;
+    }
+    Ok([target, logits, loss])
+}
+
 /// Runs the network on a batch, back-propagates the mean cross-entropy (or, with a teacher, the loss of `distill.rs`), and updates the weights.
 ///
 /// `batch` is x `[N,C,H,W]` in lanes and labels `[N]` in i32. Adds the sum of the losses, the hits and the images of the batch to `totals`, f64 `[3]`.
@@ -36,16 +55,9 @@ pub fn train_step(
     s: &Setting,
     teacher: Option<&mut Teacher>,
 ) -> Result<()> {
-    let (pictures, labels) = batch;
-    let n = labels.shape().count();
+    let n = batch.1.shape().count();
     let mut tape = Tape::new();
-    let x = tape.input(pictures.clone());
-    let target = tape.input(labels);
-    let logits = model.train(&mut tape, x, s.seed, clock.step.clone())?;
-    let mut loss = tape.apply(CrossEntropy { reduction: Reduction::Mean, label_smoothing: s.label_smoothing }, &[logits, target])?;
-    if let Some(teacher) = teacher {
-        loss = teacher.judge(&mut tape, pictures, logits, loss)?;
-    }
+    let [target, logits, loss] = forward(model, &mut tape, batch, clock.step.clone(), s, teacher)?;
     cross_entropy::accumulate(tape.value(loss), n as f64, tape.value(logits), tape.value(target), totals)?;
     model.params.gradients.clear();
     let seed = clock.seed(tape.value(loss))?;

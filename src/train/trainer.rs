@@ -11,13 +11,13 @@ use super::checkpoint::{self, Array, Checkpoint};
 use super::config::Config;
 use super::distill::Teacher;
 use super::engine::Engine;
-use super::looks::Looks;
 use super::metrics::Running;
 use super::progress::{Epoch, Observer, Place, Progress, Stretch};
 use super::rundir::{Record, RunDir};
 use super::step::{Setting, evaluate};
 use super::trained::{describe, json, keep, load_model, restore};
 use super::transfer::freeze;
+use super::watch::looks::Looks;
 use crate::data::{Loader, Splits, permutation};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
@@ -46,7 +46,7 @@ pub struct Trainer<'a> {
     pub(super) val: Vec<u32>,
     /// The network.
     pub model: Model,
-    teacher: Option<Teacher>,
+    pub(super) teacher: Option<Teacher>,
     pub(super) optimizer: Optimizer,
     pub(super) scheduler: Scheduler,
     averaged: Option<Averaged>,

@@ -3,13 +3,13 @@
 //!
 //! A network that is put together rightly begins with the loss of guessing, ln(classes), and can learn a single batch until the loss is
 //! all but 0; one that cannot has a mistake that no amount of data will mend. Not here: how the outcome is shown (`cli/trial.rs`).
-//! Read next: `nonfinite.rs`, `health.rs`.
+//! Read next: `history.rs`.
 
 use super::engine::Engine;
 use super::metrics::Running;
 use super::step::{Setting, evaluate, totals};
 use super::trainer::{EVAL_BATCH, Trainer, cut};
-use super::{health, nonfinite, watch};
+use super::watch::{self, health, nonfinite};
 use crate::autograd::Tape;
 use crate::autograd::tape::Line;
 use crate::device::memory;
@@ -130,7 +130,7 @@ impl Trainer<'_> {
             if !value.is_finite() {
                 drop(tape);
                 let s = Setting { lr, label_smoothing: 0.0, seed: self.config.seed };
-                let found = nonfinite::find(&mut self.model, clock.step.clone(), x, labels, &s)?;
+                let found = nonfinite::find(&mut self.model, clock.step.clone(), (x, labels), &s, None)?;
                 return Err(Error::run(format!("the loss became {value} at step {steps}: {found}")).hint("lower --lr"));
             }
             if steps == most {
@@ -151,7 +151,7 @@ impl Trainer<'_> {
         let (last, least) = (losses[losses.len() - 1], losses.iter().copied().fold(f64::INFINITY, f64::min));
         let (steps, guess) = (losses.len() - 1, (self.model.classes as f64).ln());
         let message = format!("one batch was not learned by heart: after {steps} steps the loss is {last:.4}, not below {BY_HEART}");
-        let norms = watch::gradients(&self.model.params, 1.0).ok();
+        let norms = self.optimizer.clipped().and_then(|clipped| watch::gradients(&self.model.params, clipped)).ok();
         let hint = match norms.and_then(|norms| health::gradients(&self.model, &norms)) {
             _ if last > 2.0 * least.max(BY_HEART) => format!("it was {least:.4} before and jumps: lower --lr"),
             Some((_, finding)) => finding,

@@ -11,7 +11,7 @@ use cugrad::optim::{Clock, LossScale, Optimizer, Rule};
 use cugrad::tensor::DType;
 use cugrad::train::progress::Place;
 use cugrad::train::step::{Setting, totals, train_step};
-use cugrad::train::{Config, RunDir, Running, Teacher, Trainer};
+use cugrad::train::{Array, Config, RunDir, Running, Teacher, Trainer};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tempfile::{TempDir, tempdir};
@@ -106,6 +106,18 @@ fn distill_is_train_with_a_teacher() {
     std::fs::remove_dir_all(dir.path().join("teacher")).unwrap();
     cugrad(&dir, "eval a/last.safetensors --device cpu --limit 64").succeeds();
     cugrad(&dir, "train --device cpu --resume a/last.safetensors --epochs 3").fails(2, &["teacher/last.safetensors"]);
+}
+
+/// The loss that is no number is looked for in the run's own loss: that of the labels alone would be one.
+#[test]
+fn a_teacher_that_gives_no_number_is_named() {
+    let dir = tempdir().unwrap();
+    cugrad(&dir, &format!("{QUICK} --epochs 1 --out teacher")).succeeds();
+    let mut saved = load(&dir, "teacher/last.safetensors");
+    saved.tensors.insert("fc.bias".into(), (vec![10], Array::F32([f32::NAN; 10].into())));
+    saved.save(&dir.path().join("teacher/last.safetensors")).unwrap();
+    let said = cugrad(&dir, &format!("{QUICK} --teacher teacher/last.safetensors"));
+    said.fails(1, &["the loss became NaN at step 0: the teacher's logits hold NaN"]);
 }
 
 #[test]

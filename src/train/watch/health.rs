@@ -3,15 +3,14 @@
 //!
 //! Cheap enough to be always done: the gradient is that of the last step, and the units are looked at on a few pictures. Each finding
 //! comes with its figures and what to do; none ends a run. Not here: a loss that is no number (`nonfinite.rs`), figures of each parameter
-//! (`watch.rs`). Read next: `watch.rs`.
+//! (`figures.rs`). Read next: `nonfinite.rs`.
 
-use super::metrics::Running;
-use super::nonfinite;
-use super::watch;
+use super::{nonfinite, norm};
 use crate::autograd::Tape;
 use crate::error::Result;
 use crate::models::Model;
 use crate::tensor::Tensor;
+use crate::train::metrics::Running;
 
 /// Pictures that units are looked at on.
 pub const PICTURES: usize = 64;
@@ -55,7 +54,7 @@ pub fn dead_units(model: &mut Model, x: Tensor) -> Result<Vec<Finding>> {
 
 /// What the norms of the parameters' gradients at one step tell; of layers, only weights count.
 pub fn gradients(model: &Model, norms: &[Option<f64>]) -> Option<Finding> {
-    let whole = watch::norm(norms);
+    let whole = norm(norms);
     // In f16 a step may overflow and be left out.
     if !whole.is_finite() {
         return None;
@@ -67,7 +66,10 @@ pub fn gradients(model: &Model, norms: &[Option<f64>]) -> Option<Finding> {
         ));
     }
     if whole > NORMS.1 {
-        return Some(("exploded".into(), format!("the whole gradient is exploding: its norm is {whole:.1e}; lower --lr, or try --clip-grad-norm 1")));
+        return Some((
+            "exploded".into(),
+            format!("the whole gradient is exploding: its norm is {whole:.1e}; lower --lr, or try --clip-grad-norm 1"),
+        ));
     }
     let params = model.params.names().iter().zip(model.params.values()).zip(norms);
     let weights: Vec<(&String, f64)> =

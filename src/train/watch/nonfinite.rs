@@ -4,15 +4,22 @@
 //! The weights are still those that the step began with, as such a loss halts training (`optim/clock.rs`). Read next: `health.rs`, which
 //! warns before it comes to this.
 
-use super::step::Setting;
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
 use crate::models::Model;
-use crate::ops::cross_entropy::{CrossEntropy, Reduction};
 use crate::tensor::Tensor;
+use crate::train::distill::Teacher;
+use crate::train::step::{Setting, forward};
 
-/// Runs the step on its batch again, x `[N,C,H,W]` and labels `[N]`; says in a sentence what was the first to be not finite.
-pub fn find(model: &mut Model, step: Tensor, x: Tensor, labels: Tensor, s: &Setting) -> Result<String> {
+/// Runs the step on its batch again, x `[N,C,H,W]` and labels `[N]`, with the run's own loss; says in a sentence what was the first to be not
+/// finite.
+pub fn find(
+    model: &mut Model,
+    step: Tensor,
+    (x, labels): (Tensor, Tensor),
+    s: &Setting,
+    mut teacher: Option<&mut Teacher>,
+) -> Result<String> {
     if let Some(what) = fault(&x)? {
         return Ok(format!("the pictures hold {what}"));
     }
@@ -22,11 +29,14 @@ pub fn find(model: &mut Model, step: Tensor, x: Tensor, labels: Tensor, s: &Sett
             return Ok(format!("{name} held {what} already: the step before moved it there, its gradient having overflowed"));
         }
     }
+    // The tape knows the teacher's logits only as numbers.
+    if let Some(teacher) = teacher.as_deref_mut()
+        && let Some(what) = fault(&teacher.model.logits(x.clone())?)?
+    {
+        return Ok(format!("the teacher's logits hold {what}"));
+    }
     let mut tape = Tape::holding();
-    let (x, target) = (tape.input(x), tape.input(labels));
-    let logits = model.train(&mut tape, x, s.seed, step)?;
-    let loss = CrossEntropy { reduction: Reduction::Mean, label_smoothing: s.label_smoothing };
-    tape.apply(loss, &[logits, target])?;
+    forward(model, &mut tape, (x, labels), step, s, teacher)?;
     for line in tape.lines() {
         if let Some(what) = fault(tape.value(line.output))? {
             let mut largest = 0.0f64;

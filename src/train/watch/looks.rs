@@ -1,22 +1,21 @@
 //! What a run looks at and tells on the way: log lines between epochs, gradients and updates, health in words, when to stop early, and where a
 //! loss that is no number came from.
 //!
-//! Not here: the figures themselves (`watch.rs`, `health.rs`, `nonfinite.rs`), the run (`trainer.rs`). Read next: `cli/train.rs`.
+//! Not here: the figures themselves (`figures.rs`, `health.rs`, `nonfinite.rs`), the run (`trainer.rs`). Read next: `trial.rs`.
 
-use super::engine::Engine;
-use super::health;
-use super::metrics::Running;
-use super::progress::{Log, Observer, Progress};
-use super::rundir::{Record, RunDir};
-use super::trainer::Trainer;
-use super::watch::{self, Watch};
+use super::{Watch, gradients, health, norm};
 use crate::error::{Error, Result};
+use crate::train::engine::Engine;
+use crate::train::metrics::Running;
+use crate::train::progress::{Log, Observer, Progress};
+use crate::train::rundir::{Record, RunDir};
+use crate::train::trainer::Trainer;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// What is remembered between two looks.
 #[derive(Debug)]
-pub(super) struct Looks {
+pub(in crate::train) struct Looks {
     /// When the last log line was, in seconds of training.
     told: f64,
     watch: Option<Watch>,
@@ -32,7 +31,7 @@ impl Looks {
 
 impl Trainer<'_> {
     /// Before steps are taken: how many may be at one go, if something is to be looked at after them.
-    pub(super) fn before_steps(&self, looks: &mut Looks) -> Result<usize> {
+    pub(in crate::train) fn before_steps(&self, looks: &mut Looks) -> Result<usize> {
         let done = self.progress.step_in_epoch;
         let until_log = self.config.log_every.map_or(u64::MAX, |n| n - done % n) as usize;
         let Some(watch) = &mut looks.watch else { return Ok(until_log) };
@@ -41,7 +40,7 @@ impl Trainer<'_> {
     }
 
     /// After they are taken and counted, `steps` being those of an epoch.
-    pub(super) fn after_steps(
+    pub(in crate::train) fn after_steps(
         &mut self,
         looks: &mut Looks,
         engine: &Engine,
@@ -62,8 +61,18 @@ impl Trainer<'_> {
         }
         let grad_norm = engine.grad_norm(&self.model, &self.optimizer)?;
         let rate = sums.samples() as f64 / (seconds - looks.told);
-        let (loss, acc, norm) = (sums.loss(), sums.accuracy(), Some(grad_norm));
-        dir.append(&Record { step, epoch, split: "step", loss, acc, lr, grad_norm: norm, time_s: seconds, samples_per_s: rate })?;
+        let (loss, acc) = (sums.loss(), sums.accuracy());
+        dir.append(&Record {
+            step,
+            epoch,
+            split: "step",
+            loss,
+            acc,
+            lr,
+            grad_norm: Some(grad_norm),
+            time_s: seconds,
+            samples_per_s: rate,
+        })?;
         observer.log(&Log { epoch, step: (step_in_epoch, steps), sums, lr, grad_norm });
         self.progress.untold = Running::default();
         looks.told = seconds;
@@ -72,7 +81,7 @@ impl Trainer<'_> {
 
     /// At the end of an epoch that is validated and saved: the spread of the weights, figures of each parameter, health in words. Gives the
     /// norm of the last step's gradient.
-    pub(super) fn after_epoch(
+    pub(in crate::train) fn after_epoch(
         &mut self,
         looks: &mut Looks,
         engine: &Engine,
@@ -80,7 +89,7 @@ impl Trainer<'_> {
         observer: &mut dyn Observer,
         train: &Running,
     ) -> Result<f64> {
-        let norms = watch::gradients(&self.model.params, engine.scale(&self.model, &self.optimizer)?)?;
+        let norms = gradients(&self.model.params, engine.scale(&self.model, &self.optimizer)?)?;
         let mut weights = Vec::new();
         for (name, w) in self.model.params.names().iter().zip(self.model.params.values()) {
             weights.push((format!("weights/{name}"), w.read()?));
@@ -99,11 +108,11 @@ impl Trainer<'_> {
                 observer.remark(&format!("note: {sentence}"));
             }
         }
-        Ok(watch::norm(&norms))
+        Ok(norm(&norms))
     }
 
     /// Has there been no better validation for so long that the run is to stop? Says so.
-    pub(super) fn enough(&self, dir: &RunDir, observer: &mut dyn Observer) -> bool {
+    pub(in crate::train) fn enough(&self, dir: &RunDir, observer: &mut dyn Observer) -> bool {
         let (Some(patience), Some((best, at))) = (self.config.early_stop, self.progress.best) else { return false };
         let stop = self.progress.epoch >= at + patience && self.progress.step_in_epoch == 0;
         if stop {
@@ -118,13 +127,14 @@ impl Trainer<'_> {
     }
 
     /// The error of a loss that is no number, `steps` being those of the epoch: which step it was, and where it came from.
-    pub(super) fn failed(&mut self, engine: &Engine, steps: &[Range<usize>], loss: f64) -> Result<Error> {
+    pub(in crate::train) fn failed(&mut self, engine: &Engine, steps: &[Range<usize>], loss: f64) -> Result<Error> {
         let setting = self.setting(self.scheduler.lr(self.rate()));
         let Progress { step, step_in_epoch, .. } = self.progress;
-        let message = match engine.autopsy(&mut self.model, steps, &setting)? {
+        let message = match engine.autopsy(&mut self.model, steps, &setting, self.teacher.as_mut())? {
             Some((at, found)) => format!("the loss became {loss} at step {}: {found}", step + at - step_in_epoch),
             None => format!("the loss became {loss} before step {step}"),
         };
-        Ok(Error::run(message).hint("lower --lr, try --clip-grad-norm 1, or look at the data; the checkpoints of finished epochs are intact"))
+        Ok(Error::run(message)
+            .hint("lower --lr, try --clip-grad-norm 1, or look at the data; the checkpoints of finished epochs are intact"))
     }
 }

@@ -3,7 +3,7 @@
 //! The figures are taken on the host from what lies in the arenas before and after a step, so that a captured step need not know of it.
 //! A step that is looked at is only taken alone, not with others at one go. The size of an update against that of what it moves is the
 //! best single sign of a learning rate: about 1e-3 is usual (Karpathy, "A recipe for training neural networks"), 1e-1 jumps, 1e-6 sleeps.
-//! Read next: `health.rs`, which puts into words what is wrong; `trainer.rs`.
+//! Read next: `health.rs`, which puts into words what is wrong.
 
 use crate::error::Result;
 use crate::nn::Params;
