@@ -13,7 +13,7 @@ pub struct Done {
     /// Sums over the test images, judged after the last epoch.
     pub test: Running,
     /// Images a second in training.
-    pub img_per_s: f64,
+    pub samples_per_s: f64,
     /// Wall time, loading included.
     pub seconds: f64,
     /// The network.
@@ -25,7 +25,7 @@ impl Done {
     pub(super) fn json(&self) -> serde_json::Value {
         let Config { model, data, epochs, seed, .. } = &self.config;
         json!({"event": "done", "model": model, "data": data, "epochs": epochs, "test_acc": self.test.accuracy(),
-            "test_loss": self.test.loss(), "train_img_per_s": self.img_per_s, "seconds": self.seconds, "seed": seed,
+            "test_loss": self.test.loss(), "samples_per_s": self.samples_per_s, "seconds": self.seconds, "seed": seed,
             "checkpoint": self.checkpoint})
     }
 }

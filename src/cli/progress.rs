@@ -72,12 +72,12 @@ impl Observer for Terminal {
         let line = if self.show == Show::Json {
             let val = e.val.map(|v| json!({"loss": v.loss(), "acc": v.accuracy()}));
             json!({"event": "epoch", "epoch": e.epoch, "loss": e.train.loss(), "acc": e.train.accuracy(), "val": val, "lr": e.lr,
-                "img_per_s": e.img_per_s, "best": e.best})
+                "samples_per_s": e.samples_per_s, "best": e.best})
             .to_string()
         } else {
             let val = e.val.map_or(String::new(), |v| format!("   val loss {:.4}  acc {:.2}%", v.loss(), 100.0 * v.accuracy()));
             let (loss, acc, best) = (e.train.loss(), 100.0 * e.train.accuracy(), if e.best { "  best" } else { "" });
-            let (epoch, epochs, rate) = (e.epoch, self.epochs, e.img_per_s);
+            let (epoch, epochs, rate) = (e.epoch, self.epochs, e.samples_per_s);
             format!("epoch {epoch:>3}/{epochs}  loss {loss:.4}  acc {acc:.2}%{val}   {rate:.0} img/s{best}")
         };
         self.line(line);

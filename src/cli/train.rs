@@ -277,7 +277,7 @@ impl Train {
             grad_norm: None,
             samples_per_s: rate,
         })?;
-        Ok(Done { test, img_per_s: rate, seconds: began.elapsed().as_secs_f64(), checkpoint: dir.last(), config })
+        Ok(Done { test, samples_per_s: rate, seconds: began.elapsed().as_secs_f64(), checkpoint: dir.last(), config })
     }
 
     /// Names the configuration file in an error that is there without the flags, too.

@@ -79,7 +79,7 @@ pub struct Epoch {
     /// Learning rate of the last step.
     pub lr: f64,
     /// Training images per second.
-    pub img_per_s: f64,
+    pub samples_per_s: f64,
     /// Is this the best checkpoint so far?
     pub best: bool,
 }

@@ -259,7 +259,7 @@ impl<'a> Trainer<'a> {
         dir: &mut RunDir,
         observer: &mut dyn Observer,
         lr: f64,
-        img_per_s: f64,
+        samples_per_s: f64,
     ) -> Result<()> {
         let train = self.progress.sums;
         let grad_norm = self.after_epoch(looks, engine, dir, observer, &train)?;
@@ -289,7 +289,7 @@ impl<'a> Trainer<'a> {
         for (split, sums, grad_norm) in [("train", Some(train), Some(grad_norm)), ("val", val, None)] {
             if let Some(sums) = sums {
                 let (loss, acc) = (sums.loss(), sums.accuracy());
-                dir.append(&Record { step, epoch, split, loss, acc, lr, grad_norm, time_s: seconds, samples_per_s: img_per_s })?;
+                dir.append(&Record { step, epoch, split, loss, acc, lr, grad_norm, time_s: seconds, samples_per_s })?;
             }
         }
         let saved = self.checkpoint()?;
@@ -298,7 +298,7 @@ impl<'a> Trainer<'a> {
         }
         saved.save(&dir.last())?;
         self.exchange()?;
-        observer.epoch(&Epoch { epoch, train, val, lr, img_per_s, best });
+        observer.epoch(&Epoch { epoch, train, val, lr, samples_per_s, best });
         Ok(())
     }
 

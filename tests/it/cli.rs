@@ -239,7 +239,7 @@ fn events_are_lines_of_json() {
     let events = said.succeeds().json();
     let kinds: Vec<&Value> = events.iter().map(|event| &event["event"]).collect();
     assert_eq!(kinds, ["epoch", "epoch", "done"]);
-    let keys = ["model", "data", "epochs", "test_acc", "test_loss", "train_img_per_s", "seconds", "seed", "checkpoint"];
+    let keys = ["model", "data", "epochs", "test_acc", "test_loss", "samples_per_s", "seconds", "seed", "checkpoint"];
     keys.iter().for_each(|key| assert!(!events[2][key].is_null(), "{key} is missing: {}", events[2]));
     assert_eq!((&events[2]["model"], &events[2]["data"], &events[2]["epochs"]), (&"net1".into(), &"synthetic".into(), &2.into()));
     assert!(said.err.contains("device:") && said.err.contains("training net1") && said.err.contains("run directory: a"), "{}", said.err);
