@@ -1,30 +1,13 @@
-//! The history of runs: their figures read back from `metrics.jsonl`, and drawn.
+//! The history of runs, drawn: loss, accuracy, learning rate and speed over epochs.
 //!
-//! Not here: writing them (`train/rundir.rs`). Read next: `cli/plot.rs`.
+//! Not here: writing them (`train/rundir.rs`), reading them (`train/history.rs`). Read next: `cli/plot.rs`.
 
 use super::axes::Axis;
 use super::lines::{Lines, Series};
 use super::{Figure, Fonts, colour};
 use crate::error::{Error, Result};
-use serde::Deserialize;
+use crate::train::history::{Row, parse};
 use std::path::{Path, PathBuf};
-
-/// One record of a run; what was not finite is NaN.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Point {
-    /// Epochs finished.
-    pub epoch: f64,
-    /// What was measured: train, val or test.
-    pub split: String,
-    /// Mean loss.
-    pub loss: f64,
-    /// Share classified right, 0 to 1.
-    pub acc: f64,
-    /// Learning rate.
-    pub lr: f64,
-    /// Images per second.
-    pub img_per_s: f64,
-}
 
 /// A run's records.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,7 +15,7 @@ pub struct History {
     /// What the run is called: its directory.
     pub name: String,
     /// Its records, in the order in which they were written.
-    pub points: Vec<Point>,
+    pub rows: Vec<Row>,
 }
 
 /// What a pane shows.
@@ -73,7 +56,7 @@ impl std::str::FromStr for Metric {
 impl Metric {
     /// The splits that are shown, whether dashed; the last stands in for the one before it in a run that lacks that.
     fn splits(self, history: &History) -> Vec<(&'static str, bool)> {
-        let has_val = history.points.iter().any(|p| p.split == "val");
+        let has_val = history.rows.iter().any(|row| row.split == "val");
         match self {
             Metric::Loss | Metric::Accuracy if has_val => vec![("train", true), ("val", false)],
             Metric::ValLoss | Metric::ValAccuracy if has_val => vec![("val", false)],
@@ -81,13 +64,15 @@ impl Metric {
         }
     }
 
-    fn value(self, p: &Point) -> f64 {
-        match self {
-            Metric::Loss | Metric::ValLoss => p.loss,
-            Metric::Accuracy | Metric::ValAccuracy => 100.0 * p.acc,
-            Metric::Rate => p.lr,
-            Metric::Speed => p.img_per_s,
-        }
+    /// What is shown of a record; NaN, a gap in the line, where there is no such number.
+    fn value(self, row: &Row) -> f64 {
+        let value = match self {
+            Metric::Loss | Metric::ValLoss => row.loss,
+            Metric::Accuracy | Metric::ValAccuracy => row.acc.map(|acc| 100.0 * acc),
+            Metric::Rate => row.lr,
+            Metric::Speed => row.samples_per_s,
+        };
+        value.unwrap_or(f64::NAN)
     }
 
     fn label(self) -> &'static str {
@@ -120,7 +105,7 @@ impl Metric {
         for (i, history) in histories.iter().enumerate() {
             let splits = self.splits(history);
             for (k, &(split, dashed)) in splits.iter().enumerate() {
-                let of = history.points.iter().filter(|p| p.split == split);
+                let of = history.rows.iter().filter(|row| row.split == split);
                 let spelt = if split == "val" { "validation" } else { "training" };
                 let name = match (alone, splits.len()) {
                     (true, 1) => String::new(),
@@ -128,7 +113,7 @@ impl Metric {
                     (false, 1) if !fallback => history.name.clone(),
                     (false, _) => format!("{} ({spelt})", history.name),
                 };
-                let series = Series::new(name, of.map(|p| (p.epoch, self.value(p))).collect());
+                let series = Series::new(name, of.map(|row| (row.epoch as f64, self.value(row))).collect());
                 let series = match alone {
                     true => series.colour(colour::SERIES[if split == "val" { 1 } else { 0 }]),
                     false => series.colour(colour::SERIES[i % colour::SERIES.len()]),
@@ -148,13 +133,19 @@ impl History {
         let file = if run.is_dir() { run.join("metrics.jsonl") } else { run.to_path_buf() };
         let hint = "give a directory that train has made, such as runs/<time>-lenet";
         let bytes = std::fs::read(&file).map_err(|e| Error::usage(format!("cannot read {}: {e}", file.display())).hint(hint))?;
-        let points = records(&String::from_utf8_lossy(&bytes));
-        if points.is_empty() {
-            return Err(Error::run(format!("{}: holds no records yet", file.display())).hint("a run writes its first after an epoch"));
+        let rows = parse(&bytes);
+        if !rows.iter().any(|row| row.split == "train") {
+            let last = file.with_file_name("last.safetensors");
+            let hint = match last.exists() {
+                true => format!("let it go on: cugrad train --resume {}", last.display()),
+                false => "a run writes its first records after an epoch".into(),
+            };
+            let message = format!("{}: no epoch of this run is finished yet, so there is nothing to draw", file.display());
+            return Err(Error::run(message).hint(hint));
         }
         let folder = std::path::absolute(&file).unwrap_or(file);
         let folder = folder.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-        Ok(History { name: folder.unwrap_or_else(|| "run".into()), points })
+        Ok(History { name: folder.unwrap_or_else(|| "run".into()), rows })
     }
 
     /// The two panes that everybody wants first: loss of training and validation, accuracy of validation.
@@ -164,31 +155,13 @@ impl History {
     }
 }
 
-/// Draws a run's history to `plots/history.png` and `.svg` in its directory; nothing where there are no records yet.
+/// Draws a run's history to `plots/history.png` and `.svg` in its directory; nothing where no epoch is finished yet.
 pub fn save(run: &Path) -> Result<Option<PathBuf>> {
     let Ok(history) = History::read(run) else { return Ok(None) };
     let (fonts, figure, png) = (Fonts::default(), history.figure(), run.join("plots/history.png"));
     figure.save(&png, &fonts)?;
     figure.save(&run.join("plots/history.svg"), &fonts)?;
     Ok(Some(png))
-}
-
-/// The lines of JSON that are records. Numbers may be null, as those that are not finite are written.
-fn records(text: &str) -> Vec<Point> {
-    #[derive(Deserialize)]
-    struct Row {
-        epoch: f64,
-        split: String,
-        loss: Option<f64>,
-        acc: Option<f64>,
-        lr: Option<f64>,
-        samples_per_s: Option<f64>,
-    }
-    let point = |row: Row| {
-        let [loss, acc, lr, img_per_s] = [row.loss, row.acc, row.lr, row.samples_per_s].map(|x| x.unwrap_or(f64::NAN));
-        Point { epoch: row.epoch, split: row.split, loss, acc, lr, img_per_s }
-    };
-    text.lines().filter_map(|line| serde_json::from_str(line).ok()).map(point).collect()
 }
 
 #[cfg(test)]
@@ -204,13 +177,13 @@ mod tests {
 {"step":30,"epoch":3,"spl"#;
 
     fn run(text: &str) -> History {
-        History { name: "a".into(), points: records(text) }
+        History { name: "a".into(), rows: parse(text.as_bytes()) }
     }
 
     #[test]
     fn records_become_lines() {
         let history = run(RUN);
-        assert_eq!(history.points.len(), 5);
+        assert_eq!(history.rows.len(), 5);
         let loss = Metric::Loss.pane(std::slice::from_ref(&history), false);
         assert_eq!(loss.series.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["training", "validation"]);
         assert!(loss.series[0].points[1].1.is_nan());
@@ -230,7 +203,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(History::read(dir.path()).unwrap_err().kind, crate::Kind::Usage);
         std::fs::write(dir.path().join("metrics.jsonl"), "{\"step\":").unwrap();
-        assert!(History::read(dir.path()).unwrap_err().message.contains("no records yet"));
+        assert!(History::read(dir.path()).unwrap_err().message.contains("no epoch of this run is finished"));
+        // Log lines alone are no epoch.
+        std::fs::write(dir.path().join("metrics.jsonl"), RUN.lines().next().unwrap().replace("train", "step")).unwrap();
+        assert!(History::read(dir.path()).unwrap_err().message.contains("no epoch of this run is finished"));
         assert_eq!(save(dir.path()).unwrap(), None);
         std::fs::write(dir.path().join("metrics.jsonl"), RUN).unwrap();
         let png = save(dir.path()).unwrap().unwrap();
@@ -247,7 +223,7 @@ mod tests {
             let mut damaged = RUN.as_bytes().to_vec();
             damaged.splice(at..(at + bytes.len()).min(RUN.len()), bytes.iter().copied());
             for bytes in [bytes, damaged, RUN.as_bytes()[..cut].to_vec()] {
-                let history = run(&String::from_utf8_lossy(&bytes));
+                let history = History { name: "a".into(), rows: parse(&bytes) };
                 history.figure().draw(&Fonts::default());
             }
         }
