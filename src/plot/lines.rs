@@ -146,6 +146,11 @@ impl Lines {
     }
 }
 
+/// How many ticks an axis of this height has at most.
+fn ticks(height: f32) -> usize {
+    (height / 50.0) as usize
+}
+
 /// The part of the paper between the axes.
 struct On {
     area: Area,
@@ -169,25 +174,27 @@ impl Pane for Lines {
         let points = || self.series.iter().flat_map(|s| &s.points).filter(|p| self.x.shows(p.0) && self.y.shows(p.1));
         let x = self.x.fit(points().map(|p| p.0), 0.02);
         let y = self.y.fit(points().map(|p| p.1), 0.05);
-        let y_ticks = y.ticks((area.h / 50.0) as usize);
-        let widest = y_ticks.iter().map(|(_, text)| fonts.width(text, SMALL)).fold(0.0, f32::max);
-        let left = widest + 14.0 + if self.y.label.is_empty() { 0.0 } else { 24.0 };
+        // The lower the plot, the fewer ticks it has, and those may have more digits.
+        let left = |height: f32| {
+            let widest = y.ticks(ticks(height)).iter().map(|(_, text)| fonts.width(text, SMALL)).fold(0.0, f32::max);
+            widest + 14.0 + if self.y.label.is_empty() { 0.0 } else { 30.0 }
+        };
         let top = if self.title.is_empty() { 12.0 } else { 34.0 };
         let bottom = 26.0 + if self.x.label.is_empty() { 0.0 } else { 24.0 };
 
         let entries = self.entries(fonts, 0.75 * area.w);
         let wide = entries.iter().map(|(_, name)| fonts.width(name, SMALL)).fold(0.0, f32::max) + SAMPLE;
         let legend = [wide + 14.0, entries.len() as f32 * ENTRY + 10.0];
-        let mut on = On { area: area.inset(left, top, 20.0, bottom), x, y };
+        let mut on = On { area: area.inset(left(area.h - top - bottom), top, 20.0, bottom), x, y };
         let inside = if entries.is_empty() { Some([0.0; 2]) } else { self.free(&on, legend) };
         let columns = (((on.area.w + 14.0) / (wide + 14.0)) as usize).clamp(1, entries.len().max(1));
         if inside.is_none() {
-            let below = entries.len().div_ceil(columns) as f32 * ENTRY + 6.0;
-            on.area = area.inset(left, top, 20.0, bottom + below.min(0.6 * area.h));
+            let below = (entries.len().div_ceil(columns) as f32 * ENTRY + 6.0).min(0.6 * area.h);
+            on.area = area.inset(left(area.h - top - bottom - below), top, 20.0, bottom + below);
         }
 
         let Area { x: x0, y: y0, w, h } = on.area;
-        for (number, text) in on.y.ticks((on.area.h / 50.0) as usize) {
+        for (number, text) in on.y.ticks(ticks(on.area.h)) {
             let [_, at] = on.at(1.0, number);
             d.dashed(vec![[x0, at], [x0 + w, at]], colour::GRID, 1.0, [4.0, 3.0]);
             d.text([x0 - 8.0, at + drop(SMALL)], SMALL, Anchor::End, colour::SOFT, text);
@@ -272,6 +279,31 @@ mod tests {
         let line = &drawn(&d, colour::SERIES[0])[0];
         assert!(line[1][1] < line[2][1] && line[2][1] < line[0][1] && line[0][0] < line[1][0]);
         assert!(line.iter().all(|p| (0.0..640.0).contains(&p[0]) && (0.0..420.0).contains(&p[1])));
+    }
+
+    /// Where ticks are few their numbers may have more digits: 95, 97.5, 100.
+    #[test]
+    fn ticks_keep_clear_of_the_axis_label() {
+        let fonts = Fonts::default();
+        for height in (200..600).step_by(7).map(|h| h as f32) {
+            for (low, high) in [(94.1, 99.2), (0.012, 0.46), (3.0, 1e4), (0.0, 1.0)] {
+                let mut lines = Lines::new("title", Axis::new("x"), Axis::new("y"));
+                // The second time with a legend that has no room but below.
+                for names in [["", ""], ["a name that is long enough to find no room beside lines", "and another one"]] {
+                    lines.series = names.map(|name| Series::new(name, vec![(0.0, low), (1.0, high), (2.0, low), (3.0, high)])).into();
+                    let mut d = Drawing::new(480.0, height);
+                    lines.draw(&mut d, Area { x: 0.0, y: 0.0, w: 480.0, h: height }, &fonts);
+                    for shape in &d.shapes {
+                        if let Shape::Text(t) = shape
+                            && t.anchor == Anchor::End
+                        {
+                            let left = t.at[0] - fonts.width(&t.text, t.size);
+                            assert!(left >= 35.9, "{} at {left} for a height of {height}", t.text);
+                        }
+                    }
+                }
+            }
+        }
     }
 
     #[test]
