@@ -6,13 +6,16 @@ use super::eval::Together;
 use super::pictures::{PictureArgs, prediction, read_pictures, safe};
 use super::{print, remark};
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plot::{Picture, check_name};
 use crate::train::Opinion;
 use clap::Args;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+/// Endings that say that a path is a file and no directory.
+const FILES: [&str; 9] = ["png", "svg", "jpg", "jpeg", "bmp", "gif", "webp", "tif", "pdf"];
 
 /// Say which digit a picture shows.
 #[derive(Debug, Args)]
@@ -44,6 +47,7 @@ pub struct Predict {
 impl Predict {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
+        self.out.as_deref().map_or(Ok(()), |out| self.check(out))?;
         let (device, why) = Device::open(&self.device)?;
         why.into_iter().for_each(remark);
         let mut ensemble = self.together.load(&self.checkpoint, device)?;
@@ -73,6 +77,19 @@ impl Predict {
             }
         }
         Ok(())
+    }
+
+    /// Refuses an `--out` that is meant as a file, but that no picture can be drawn to, or that several would be.
+    fn check(&self, out: &Path) -> Result<()> {
+        let ending = out.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        if out.is_dir() || !FILES.contains(&ending.as_str()) {
+            return Ok(());
+        }
+        if self.images.len() > 1 {
+            return Err(Error::usage(format!("--out {} is one file, but {} pictures are to be drawn", out.display(), self.images.len()))
+                .hint("give --out a directory, or one picture at a time"));
+        }
+        check_name(out)
     }
 
     /// Where each picture is drawn to. Pictures of one name from several directories get numbers.

@@ -140,6 +140,17 @@ fn judgements_leave_what_they_found() {
     );
 }
 
+/// As it is after Ctrl-C in the first epoch.
+#[test]
+fn a_run_without_an_epoch_has_nothing_to_draw() {
+    let dir = tempdir().unwrap();
+    fs::create_dir(dir.path().join("r")).unwrap();
+    ["metrics.jsonl", "last.safetensors"].iter().for_each(|file| fs::write(dir.path().join("r").join(file), "").unwrap());
+    let parts = ["r/metrics.jsonl: no epoch of this run is finished yet", "cugrad train --resume r/last.safetensors"];
+    cugrad(&dir, "plot r").fails(1, &parts);
+    assert_eq!(names(&dir.path().join("r")), ["last.safetensors", "metrics.jsonl"]);
+}
+
 #[test]
 fn predictions_are_drawn() {
     let dir = tempdir().unwrap();
@@ -157,4 +168,13 @@ fn predictions_are_drawn() {
     let svg = read(&dir, "one.svg");
     assert!(svg.contains(">one.png: ") && svg.contains(">probability<") && svg.contains("as the network sees it"), "{svg}");
     cugrad(&dir, &format!("{line} --out a/metrics.csv")).fails(1, &["cannot create a/metrics.csv"]);
+    // One file for several pictures is a mistake; unless it is a directory of that name.
+    for (out, part) in [("two.png", "--out two.png is one file, but 2 pictures"), ("two.JPG", "give --out a directory")] {
+        cugrad(&dir, &format!("{line} b/one.png --out {out}")).fails(2, &[part]);
+        assert!(!dir.path().join(out).exists());
+    }
+    cugrad(&dir, &format!("{line} --out one.jpg")).fails(2, &["one.jpg", ".png"]);
+    fs::create_dir(dir.path().join("odd.png")).unwrap();
+    cugrad(&dir, &format!("{line} b/one.png --out odd.png")).succeeds();
+    assert_eq!(names(&dir.path().join("odd.png")), ["one-2-prediction.png", "one-prediction.png"]);
 }
