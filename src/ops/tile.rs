@@ -49,7 +49,11 @@ simd! {
     ) {
         let [outputs, pixels] = counts;
         // A tile's sums, one x and a few w must fit into registers.
-        let most = if const { V::ROOM >= 32 } { TILE } else { [4, 1] };
+        let most = match const { V::ROOM } {
+            32.. => TILE,
+            8.. => [6, 1],
+            _ => [4, 1],
+        };
         let [blocks, tiles] = [outputs.div_ceil(most[0]), pixels.div_ceil(most[1])];
         for tile in 0..tiles {
             let (p0, p1) = (tile * pixels / tiles, (tile + 1) * pixels / tiles);
@@ -86,7 +90,8 @@ fn outputs_of<A: Real, V: Vector<A>, const P: usize>(at: &Place<A>, out: &mut [[
         2 => tile::<A, V, 2, P>(at, out),
         3 => tile::<A, V, 3, P>(at, out),
         4 => tile::<A, V, 4, P>(at, out),
-        _ if const { V::ROOM >= 32 } => tile::<A, V, 5, P>(at, out),
+        5 if const { V::ROOM >= 8 } => tile::<A, V, 5, P>(at, out),
+        _ if const { V::ROOM >= 8 } && P == 1 => tile::<A, V, 6, P>(at, out),
         _ => unreachable!("a tile has no more outputs than registers"),
     }
 }
