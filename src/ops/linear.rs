@@ -30,7 +30,7 @@
 
 use super::case::{BATCHES, Case, Draw, Input};
 use super::correlate::Scratch;
-use super::tile::{Strides, dot, strip};
+use super::tile::{Strides, Tap, dot, strip};
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
 use crate::device::Device;
@@ -99,24 +99,55 @@ impl Op for Linear {
 
 // ---- CPU
 
-/// Rows of the result that one task owns.
-const ROWS: usize = 16;
+/// Rows of the result that one task owns: a line of cache in w's columns.
+const ROWS: usize = L;
 
-/// y[g][f] (+)= b[f] + Σ_k x[g][k]·w[f·wf + k·wk]: the strides (wf, wk) let the same sum serve w and its transpose.
+/// Products of a sum that are added up at a time: so few that what they read stays in the first-level cache for all rows of a task.
+const TAPS: usize = 128;
+
+/// [`strip`], in stretches of its taps.
+#[allow(clippy::too_many_arguments)]
+fn in_stretches<A: Real>(
+    x: &[[A; L]],
+    w: &[A],
+    b: Option<&[A]>,
+    taps: &[Tap],
+    out: &mut [[A; L]],
+    counts: [usize; 2],
+    strides: &Strides,
+    add: bool,
+) {
+    for (i, taps) in taps.chunks(TAPS).enumerate() {
+        strip::<A>(x, w, b.filter(|_| i == 0), taps, out, counts, strides, add || i > 0);
+    }
+}
+
+/// y[g][f] (+)= b[f] + Σ_k x[g][k]·w[f][k], or with w[k][f] if `transposed`.
 ///
 /// Groups take the place of a tile's pixels, and the inner dimension that of its taps.
-fn product<T: Element>(x: &Tensor, w: &Tensor, (wf, wk): (usize, usize), b: Option<&Tensor>, y: &mut Tensor, add: bool) {
+fn product<T: Element>(x: &Tensor, w: &Tensor, transposed: bool, b: Option<&Tensor>, y: &mut Tensor, add: bool) {
     let (g, k, f) = (groups(x.shape()[0]), x.shape()[1], y.shape()[1]);
     let (w, b) = (super::sums::<T>(w.data()), b.map(|b| super::sums::<T>(b.data())));
     let mut scratch = Scratch::default();
     let x = scratch.widen::<T>(x.lanes::<T>(), k, 0, 0);
-    let (taps, strides) = (dot(k, 1, wk), Strides { x: k, w: wf, out: [g, 1] });
     // [f][g]: what a task writes lies together.
     let mut columns = Tensor::new(Spec::lanes([L, f * g], T::Acc::DTYPE));
-    columns.lanes_mut::<T::Acc>().par_chunks_mut(ROWS * g).enumerate().for_each(|(task, out)| {
-        let f0 = task * ROWS;
+    let tasks = columns.lanes_mut::<T::Acc>().par_chunks_mut(ROWS * g).enumerate();
+    tasks.for_each_init(Scratch::default, |panel, (task, out)| {
+        let (f0, rows) = (task * ROWS, out.len() / g);
         let b = b.as_ref().map(|b| &b[f0..]);
-        strip::<T::Acc>(x, &w[f0 * wf..], b, &taps, out, [out.len() / g, g], &strides, false);
+        // A column of w is copied together, or it would fall into few sets of the cache.
+        let (w, wf, wk) = if transposed {
+            let panel = panel.room::<T::Acc>(k);
+            for (to, w) in panel.iter_mut().zip(w.chunks(f)) {
+                to[..rows].copy_from_slice(&w[f0..][..rows]);
+            }
+            (panel.as_flattened(), 1, L)
+        } else {
+            (&w[f0 * k..], k, 1)
+        };
+        let (taps, strides) = (dot(k, 1, wk), Strides { x: k, w: wf, out: [g, 1] });
+        in_stretches::<T::Acc>(x, w, b, &taps, out, [rows, g], &strides, false);
     });
     let columns = columns.lanes::<T::Acc>();
     for (g0, y) in y.lanes_mut::<T>().chunks_mut(f).enumerate() {
@@ -128,13 +159,13 @@ fn product<T: Element>(x: &Tensor, w: &Tensor, (wf, wk): (usize, usize), b: Opti
 
 /// x [G][K], w [F][K], b [F], y [G][F]
 fn forward<T: Element>(x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: &mut Tensor) {
-    product::<T>(x, w, (x.shape()[1], 1), b, y, false);
+    product::<T>(x, w, false, b, y, false);
 }
 
 /// dy [G][F], w [F][K], dx [G][K]: the same sum with w transposed.
 fn backward_input<T: Element>(w: &Tensor, dy: &Tensor, dx: &mut Slot) {
     let (dx, add) = dx.open();
-    product::<T>(dy, w, (1, w.shape()[1]), None, dx, add);
+    product::<T>(dy, w, true, None, dx, add);
 }
 
 /// x [G][K], dy [G][F], dw [F][K], db [F]
@@ -142,7 +173,7 @@ fn backward_input<T: Element>(w: &Tensor, dy: &Tensor, dx: &mut Slot) {
 /// Sixteen k take the place of a tile's pixel, and the images that of its taps.
 fn backward_weight<T: Element>(x: &Tensor, dy: &Tensor, dwb: &mut [Slot]) {
     let (n, k, f) = (x.shape()[0], x.shape()[1], dy.shape()[1]);
-    let (dy, width) = (image_major::<T>(dy), f.next_multiple_of(L));
+    let (dy, width) = (image_major::<T>(dy), row(f));
     let dy = dy.data::<T::Acc>();
     if let [_, db] = dwb
         && db.wanted()
@@ -158,15 +189,15 @@ fn backward_weight<T: Element>(x: &Tensor, dy: &Tensor, dwb: &mut [Slot]) {
     if dwb[0].wanted() {
         let x = image_major::<T>(x);
         let (x, blocks) = (x.data::<T::Acc>().as_chunks::<L>().0, k.div_ceil(L));
-        let (taps, strides) = (dot(n, blocks, width), Strides { x: 1, w: 1, out: [blocks, 1] });
+        let (taps, strides) = (dot(n, row(k) / L, width), Strides { x: 1, w: 1, out: [blocks, 1] });
         let (dw, add) = dwb[0].open();
         dw.data_mut::<T::Acc>().par_chunks_mut(ROWS * k).enumerate().for_each_init(Scratch::default, |scratch, (task, dw)| {
             let (dy, counts) = (&dy[task * ROWS..], [dw.len() / k, blocks]);
             if k.is_multiple_of(L) {
-                return strip::<T::Acc>(x, dy, None, &taps, dw.as_chunks_mut::<L>().0, counts, &strides, add);
+                return in_stretches::<T::Acc>(x, dy, None, &taps, dw.as_chunks_mut::<L>().0, counts, &strides, add);
             }
             let rows = scratch.room::<T::Acc>(counts[0] * blocks);
-            strip::<T::Acc>(x, dy, None, &taps, rows, counts, &strides, false);
+            in_stretches::<T::Acc>(x, dy, None, &taps, rows, counts, &strides, false);
             for (dw, row) in dw.chunks_mut(k).zip(rows.chunks(blocks)) {
                 for (dw, &sum) in dw.iter_mut().zip(row.as_flattened()) {
                     *dw = if add { *dw + sum } else { sum };
@@ -176,10 +207,16 @@ fn backward_weight<T: Element>(x: &Tensor, dy: &Tensor, dwb: &mut [Slot]) {
     }
 }
 
-/// x [G][K] lanes -> [N][K] rows, filled up with zeros to a multiple of L numbers; empty lanes are left out.
+/// How long [`image_major`] makes a row of k numbers: an odd number of cache lines, as a column would fall into few sets of the cache
+/// otherwise.
+fn row(k: usize) -> usize {
+    (k.div_ceil(L) | 1) * L
+}
+
+/// x [G][K] lanes -> [N][K] rows, filled up with zeros to [`row`] numbers; empty lanes are left out.
 fn image_major<T: Element>(x: &Tensor) -> Tensor {
     let (n, k) = (x.shape()[0], x.shape().per_image());
-    let width = k.next_multiple_of(L);
+    let width = row(k);
     let x = x.lanes::<T>();
     let mut rows = Tensor::new(Spec::rows([n, width], T::Acc::DTYPE));
     rows.data_mut::<T::Acc>().par_chunks_mut(L * width).enumerate().for_each(|(g, rows)| {
