@@ -37,13 +37,13 @@
 
 use super::case::{BATCHES, Case, Draw, Input};
 use super::correlate::{Grid, Scratch, classes, correlate};
-use super::taps::{add_lanes, total, weights_of_group};
+use super::taps::{Pixels, add_lanes, total, weights_of_group};
 use super::winograd;
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
 use crate::device::Device;
 use crate::error::Result;
-use crate::tensor::{Element, Layout, Real, Spec, Stored, Tensor, groups};
+use crate::tensor::{Element, L, Layout, Real, Spec, Stored, Tensor, groups};
 use rayon::prelude::*;
 
 /// Convolution; inputs x `[N,C,H,W]`, w `[O,C,KH,KW]` and, if there is a bias, b `[O]`.
@@ -252,33 +252,43 @@ fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) 
     );
 }
 
-/// Tasks that weight gradients are summed in, about; and the output channels of one. By shapes alone, and so the result is too.
+/// Tasks that weight gradients are summed in, about. By shapes alone, and so the result is too.
 const TASKS: usize = 16;
-const OUTPUTS: usize = 8;
+
+/// Bytes of the sums that a task owns: they are to stay in a second-level cache.
+const SUMS: usize = 320 << 10;
+
+/// Output channels of one task: as many as its cache holds, so that x is read seldom; fewer where there are few groups to share out.
+fn outputs_of_task(d: &Dims, groups: usize) -> usize {
+    let most = (SUMS / (d.c * d.kh * d.kw * size_of::<[f32; L]>())).max(2);
+    let chunks = d.o.div_ceil(most).max(TASKS / 2 / groups).clamp(1, d.o);
+    d.o.div_ceil(chunks)
+}
 
 /// x [N,C,H,W], dy [N,O,OH,OW], dw [O,C,KH,KW], db [O]
 fn backward_weight<T: Element>(d: &Dims, x: &Tensor, dy: &Tensor, dwb: &mut [Slot]) {
     let (g, per_output, plane) = (groups(d.n), d.c * d.kh * d.kw, d.oh * d.ow);
-    let chunks = d.o.div_ceil(OUTPUTS);
-    let (outputs, shares) = (d.o.div_ceil(chunks), (TASKS / chunks).clamp(1, g));
-    let (x, dy) = (x.lanes::<T>(), dy.lanes::<T>());
+    let outputs = outputs_of_task(d, g);
+    let shares = (TASKS / d.o.div_ceil(outputs)).clamp(1, g);
+    let (mut wide, dy, pixels) = (Scratch::default(), dy.lanes::<T>(), Pixels::new(d));
+    let x = wide.widen_all::<T>(x.lanes::<T>(), d.c * d.h, d.w, d.pw);
     // Each share of the groups has its sums for all channels, first of w, then of b.
     let mut partial = Tensor::new(Spec::rows([shares, d.o * (per_output + 1)], T::Acc::DTYPE));
-    let mut tasks = Vec::with_capacity(shares * chunks);
+    let mut tasks = Vec::new();
     for (share, partial) in partial.data_mut::<T::Acc>().chunks_mut(d.o * (per_output + 1)).enumerate() {
         let (dw, db) = partial.split_at_mut(d.o * per_output);
         let channels = dw.chunks_mut(outputs * per_output).zip(db.chunks_mut(outputs)).enumerate();
         tasks.extend(channels.map(|(i, sums)| (share * g / shares..(share + 1) * g / shares, i * outputs, sums)));
     }
     tasks.into_par_iter().for_each_init(
-        || [(); 3].map(|()| Scratch::default()),
-        |[x_scratch, dy_scratch, sums], (groups, o, (dw, db))| {
+        || [(); 2].map(|()| Scratch::default()),
+        |[dy_scratch, sums], (groups, o, (dw, db))| {
             let sums = sums.room::<T::Acc>(dw.len());
             db.fill(T::Acc::ZERO);
             for (i, g) in groups.enumerate() {
-                let x = x_scratch.widen::<T>(&x[g * d.c * d.h * d.w..][..d.c * d.h * d.w], d.w, d.pw, d.pw);
+                let x = &x[g * d.c * d.h * (d.w + 2 * d.pw)..][..d.c * d.h * (d.w + 2 * d.pw)];
                 let dy = dy_scratch.widen::<T>(&dy[(g * d.o + o) * plane..][..db.len() * plane], d.ow, 0, 0);
-                weights_of_group::<T::Acc>(x, dy, sums, d, i == 0);
+                weights_of_group::<T::Acc>(x, dy, sums, d, &pixels, i == 0);
                 for (db, dy) in db.iter_mut().zip(dy.chunks_exact(plane)) {
                     *db = *db + total::<T::Acc>(dy);
                 }

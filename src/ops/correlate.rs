@@ -10,6 +10,7 @@
 use super::tile::{Strides, Tap, strip};
 use crate::simd;
 use crate::tensor::{Element, L, Lane, Real, Spec, Tensor};
+use rayon::prelude::*;
 
 /// A convolution as [`correlate`] sees it: which windows to sum, and where the sums go.
 #[derive(Debug, Clone, Copy)]
@@ -130,6 +131,20 @@ impl Scratch {
         let width = left + w + right;
         let out = self.room::<T::Acc>(x.len() / w * width);
         copy::<T>(x, out, w, left, width);
+        out
+    }
+
+    /// The same of all groups at once, of `rows` rows each and with `pad` zeros on both sides, by all threads.
+    pub(super) fn widen_all<'a, T: Element>(&'a mut self, x: &'a [[T; L]], rows: usize, w: usize, pad: usize) -> &'a [[T::Acc; L]] {
+        if pad == 0
+            && let Some(x) = T::as_acc(x)
+        {
+            return x;
+        }
+        let width = w + 2 * pad;
+        let out = self.room::<T::Acc>(x.len() / w * width);
+        let groups = x.par_chunks(rows * w).zip(out.par_chunks_mut(rows * width));
+        groups.for_each(|(x, out)| copy::<T>(x, out, w, pad, width));
         out
     }
 }
