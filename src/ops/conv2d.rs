@@ -36,7 +36,7 @@
 //! Read next: `correlate.rs`, `taps.rs` and `winograd.rs`, the loops; then `maxpool2d.rs`.
 
 use super::case::{BATCHES, Case, Draw, Input};
-use super::correlate::{Grid, Scratch, classes, correlate};
+use super::correlate::{Grid, Plan, Scratch, classes, correlate};
 use super::taps::{Pixels, add_lanes, total, weights_of_group};
 use super::winograd;
 use crate::autograd::op::mismatch;
@@ -156,7 +156,7 @@ fn forward<T: Element>(d: &Dims, x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: 
     let grid = Grid {
         planes: d.c,
         height: d.h,
-        width: d.w + 2 * d.pw,
+        width: d.w,
         kh: d.kh,
         kw: d.kw,
         rows: d.oh,
@@ -164,7 +164,7 @@ fn forward<T: Element>(d: &Dims, x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: 
         sy: d.sh,
         sx: d.sw,
         top: -(d.ph as isize),
-        left: 0,
+        left: -(d.pw as isize),
         out_planes: d.o,
         out_plane: d.oh * d.ow,
         out_width: d.ow,
@@ -177,13 +177,13 @@ fn forward<T: Element>(d: &Dims, x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: 
         let u = winograd::weights([d.o, d.c], d.kh, |o, c, kh, kw| w[((o * d.c + c) * d.kh + kh) * d.kw + kw]);
         return winograd::run::<T>(&p, &u, b.as_deref(), x, y, false);
     }
-    let x = x.lanes::<T>();
+    let (x, plan) = (x.lanes::<T>(), Plan::new(grid));
     y.lanes_mut::<T>().par_chunks_mut(d.o * d.oh * d.ow).enumerate().for_each_init(
         Default::default,
         |scratch: &mut [Scratch; 2], (g, y)| {
             let [x_scratch, y_scratch] = scratch;
-            let x = x_scratch.widen::<T>(&x[g * d.c * d.h * d.w..][..d.c * d.h * d.w], d.w, d.pw, d.pw);
-            y_scratch.sum_into::<T>(y, false, |y, add| correlate::<T::Acc>(x, &w, b.as_deref(), y, &grid, add));
+            let x = x_scratch.sums::<T>(&x[g * d.c * d.h * d.w..][..d.c * d.h * d.w]);
+            y_scratch.sum_into::<T>(y, false, |y, add| correlate::<T::Acc>(x, &w, b.as_deref(), y, &plan, add));
         },
     );
 }
@@ -198,10 +198,6 @@ fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) 
         return winograd::run::<T>(&p, &u, None, dy, dx, add);
     }
     let (rows, cols) = (classes(d.h, d.kh, d.sh, d.ph), classes(d.w, d.kw, d.sw, d.pw));
-    // dy is widened so far that no class looks outside.
-    let left = cols.iter().map(|c| -c.first).max().unwrap_or(0).max(0);
-    let right = cols.iter().map(|c| c.first + (c.taps + c.count) as isize - 1 - d.ow as isize).max().unwrap_or(0).max(0);
-    let width = d.ow + (left + right) as usize;
     let mut parts = Vec::new();
     for y in &rows {
         for x in &cols {
@@ -215,7 +211,7 @@ fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) 
             let grid = Grid {
                 planes: d.o,
                 height: d.oh,
-                width,
+                width: d.ow,
                 kh: th,
                 kw: tw,
                 rows: y.count,
@@ -223,7 +219,7 @@ fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) 
                 sy: 1,
                 sx: 1,
                 top: y.first,
-                left: (x.first + left) as usize,
+                left: x.first,
                 out_planes: d.c,
                 out_plane: d.h * d.w,
                 out_width: d.w,
@@ -232,7 +228,7 @@ fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) 
                 out_sy: d.sh,
                 out_sx: d.sw,
             };
-            parts.push((flipped, grid));
+            parts.push((flipped, Plan::new(grid)));
         }
     }
     let dy = dy.lanes::<T>();
@@ -242,10 +238,10 @@ fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) 
         Default::default,
         |scratch: &mut [Scratch; 2], (g, dx)| {
             let [dy_scratch, dx_scratch] = scratch;
-            let dy = dy_scratch.widen::<T>(&dy[g * per_group..][..per_group], d.ow, left as usize, right as usize);
+            let dy = dy_scratch.sums::<T>(&dy[g * per_group..][..per_group]);
             dx_scratch.sum_into::<T>(dx, add, |dx, add| {
-                for (w, grid) in &parts {
-                    correlate::<T::Acc>(dy, w, None, dx, grid, add);
+                for (w, plan) in &parts {
+                    correlate::<T::Acc>(dy, w, None, dx, plan, add);
                 }
             });
         },
@@ -271,7 +267,7 @@ fn backward_weight<T: Element>(d: &Dims, x: &Tensor, dy: &Tensor, dwb: &mut [Slo
     let outputs = outputs_of_task(d, g);
     let shares = (TASKS / d.o.div_ceil(outputs)).clamp(1, g);
     let (mut wide, dy, pixels) = (Scratch::default(), dy.lanes::<T>(), Pixels::new(d));
-    let x = wide.widen_all::<T>(x.lanes::<T>(), d.c * d.h, d.w, d.pw);
+    let x = wide.widen::<T>(x.lanes::<T>(), d.c * d.h, d.w, d.pw);
     // Each share of the groups has its sums for all channels, first of w, then of b.
     let mut partial = Tensor::new(Spec::rows([shares, d.o * (per_output + 1)], T::Acc::DTYPE));
     let mut tasks = Vec::new();
@@ -287,7 +283,7 @@ fn backward_weight<T: Element>(d: &Dims, x: &Tensor, dy: &Tensor, dwb: &mut [Slo
             db.fill(T::Acc::ZERO);
             for (i, g) in groups.enumerate() {
                 let x = &x[g * d.c * d.h * (d.w + 2 * d.pw)..][..d.c * d.h * (d.w + 2 * d.pw)];
-                let dy = dy_scratch.widen::<T>(&dy[(g * d.o + o) * plane..][..db.len() * plane], d.ow, 0, 0);
+                let dy = dy_scratch.sums::<T>(&dy[(g * d.o + o) * plane..][..db.len() * plane]);
                 weights_of_group::<T::Acc>(x, dy, sums, d, &pixels, i == 0);
                 for (db, dy) in db.iter_mut().zip(dy.chunks_exact(plane)) {
                     *db = *db + total::<T::Acc>(dy);

@@ -1,8 +1,8 @@
 //! Sums over windows, for one group of images: what forward and dx of a convolution have in common.
 //!
 //! This is not an op. `conv2d.rs` derives that y and dx are the same kind of sum over different windows; a [`Grid`] says which, and
-//! [`correlate`] computes it, row by row. One lane is one image. Rows above and below the picture are left out beforehand; left and
-//! right of it, [`Scratch::widen`] puts zeros. Read next: `tile.rs`, the inner loop; then `conv2d.rs`, below `// ---- CPU`.
+//! [`correlate`] computes it, row by row. One lane is one image. Pixels whose windows reach as far out of the picture share a list of
+//! taps, from which those outside are left out. Read next: `tile.rs`, the inner loop; then `conv2d.rs`, below `// ---- CPU`.
 //!
 //! On a GPU the same sums are done by tiles of output planes and pixels of a row, and all classes of a stride at once; a warp has
 //! more pixels and fewer planes in registers than the CPU, because there a weight costs as much to fetch as 32 pixels.
@@ -11,24 +11,25 @@ use super::tile::{Strides, Tap, strip};
 use crate::simd;
 use crate::tensor::{Element, L, Lane, Real, Spec, Tensor};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// A convolution as [`correlate`] sees it: which windows to sum, and where the sums go.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Grid {
-    /// The picture that is read: planes, rows, and columns after padding.
+    /// The picture that is read: planes, rows, columns.
     pub(super) planes: usize,
     pub(super) height: usize,
     pub(super) width: usize,
     /// The window.
     pub(super) kh: usize,
     pub(super) kw: usize,
-    /// Pixel (j, i) of the grid sums the window whose first row is j·sy + top (it may lie outside) and first column i·sx + left.
+    /// Pixel (j, i) of the grid sums the window whose first row is j·sy + top and first column i·sx + left; they may lie outside.
     pub(super) rows: usize,
     pub(super) cols: usize,
     pub(super) sy: usize,
     pub(super) sx: usize,
     pub(super) top: isize,
-    pub(super) left: usize,
+    pub(super) left: isize,
     /// The picture that is written: planes, their pixels, their columns.
     pub(super) out_planes: usize,
     pub(super) out_plane: usize,
@@ -40,30 +41,86 @@ pub(super) struct Grid {
     pub(super) out_sx: usize,
 }
 
-/// One group of images: out[o][j][i] = b[o] + Σ_c Σ_kh Σ_kw w[o][c][kh][kw]·x[c][j·sy + top + kh][i·sx + left + kw]
-///
-/// x [planes][height][width], w [out_planes][planes][kh][kw], b [out_planes], out [out_planes][out_plane]
-pub(super) fn correlate<A: Real>(x: &[[A; L]], w: &[A], b: Option<&[A]>, out: &mut [[A; L]], d: &Grid, add: bool) {
-    let per_output = d.planes * d.kh * d.kw;
-    let strides = Strides { x: d.sx, w: per_output, out: [d.out_plane, d.out_sx] };
-    let mut taps = Vec::with_capacity(per_output);
-    for j in 0..d.rows {
-        taps_of_row(d, j, &mut taps);
-        let out = &mut out[(d.out_row + j * d.out_sy) * d.out_width + d.out_col..];
-        strip::<A>(x, w, b, &taps, out, [d.out_planes, d.cols], &strides, add);
+/// Neighbouring positions, and which of the window's taps lie inside the picture for all of them.
+struct Stretch {
+    positions: Range<usize>,
+    taps: Range<usize>,
+}
+
+/// Cuts `count` positions into stretches; position i sums `k` taps from i·step + first on, of which 0 to `size` lie inside.
+fn stretches(count: usize, step: usize, first: isize, k: usize, size: usize) -> Vec<Stretch> {
+    let mut all: Vec<Stretch> = Vec::new();
+    for i in 0..count {
+        let start = (i * step) as isize + first;
+        let inside = |tap: isize| tap.clamp(0, k as isize) as usize;
+        let taps = inside(-start)..inside(size as isize - start);
+        match all.last_mut() {
+            Some(last) if last.taps == taps => last.positions.end = i + 1,
+            _ => all.push(Stretch { positions: i..i + 1, taps }),
+        }
+    }
+    all
+}
+
+/// Pixels of some rows that share their taps.
+struct Region {
+    cols: Range<usize>,
+    /// The first tap's column for the first pixel.
+    left: usize,
+    taps: Vec<Tap>,
+}
+
+/// A [`Grid`] with the taps of all its pixels: made once, used for each group of images.
+pub(super) struct Plan {
+    grid: Grid,
+    /// Rows, the first of the window's rows that lies inside for them, and the regions of each.
+    rows: Vec<(Range<usize>, usize, Vec<Region>)>,
+}
+
+impl Plan {
+    /// Works out which taps lie inside.
+    pub(super) fn new(grid: Grid) -> Plan {
+        let d = &grid;
+        let cols = stretches(d.cols, d.sx, d.left, d.kw, d.width);
+        let rows = stretches(d.rows, d.sy, d.top, d.kh, d.height).into_iter().map(|row| {
+            let regions = cols.iter().map(|col| Region {
+                cols: col.positions.clone(),
+                left: ((col.positions.start * d.sx + col.taps.start) as isize + d.left).max(0) as usize,
+                taps: taps(d, &row.taps, &col.taps),
+            });
+            (row.positions, row.taps.start, regions.collect())
+        });
+        Plan { rows: rows.collect(), grid }
     }
 }
 
-/// The taps of output row j whose rows lie inside the picture.
-fn taps_of_row(d: &Grid, j: usize, taps: &mut Vec<Tap>) {
-    let row0 = (j * d.sy) as isize + d.top;
-    taps.clear();
+/// The taps of a window's rows and columns, in x from the first of them on.
+fn taps(d: &Grid, rows: &Range<usize>, cols: &Range<usize>) -> Vec<Tap> {
+    let mut taps = Vec::with_capacity(d.planes * rows.len() * cols.len());
     for c in 0..d.planes {
-        for kh in 0..d.kh {
-            let row = row0 + kh as isize;
-            if (0..d.height as isize).contains(&row) {
-                let (x, w) = ((c * d.height + row as usize) * d.width + d.left, (c * d.kh + kh) * d.kw);
-                taps.extend((0..d.kw).map(|kw| Tap { x: (x + kw) as u32, w: (w + kw) as u32 }));
+        for kh in rows.clone() {
+            let (x, w) = ((c * d.height + kh - rows.start) * d.width, (c * d.kh + kh) * d.kw);
+            taps.extend(cols.clone().map(|kw| Tap { x: (x + kw - cols.start) as u32, w: (w + kw) as u32 }));
+        }
+    }
+    taps
+}
+
+/// One group of images: out[o][j][i] = b[o] + Σ_c Σ_kh Σ_kw w[o][c][kh][kw]·x[c][j·sy + top + kh][i·sx + left + kw]
+///
+/// x [planes][height][width], w [out_planes][planes][kh][kw], b [out_planes], out [out_planes][out_plane]
+pub(super) fn correlate<A: Real>(x: &[[A; L]], w: &[A], b: Option<&[A]>, out: &mut [[A; L]], plan: &Plan, add: bool) {
+    let d = &plan.grid;
+    let strides = Strides { x: d.sx, w: d.planes * d.kh * d.kw, out: [d.out_plane, d.out_sx] };
+    for (rows, kh, regions) in &plan.rows {
+        for j in rows.clone() {
+            let row = ((j * d.sy + kh) as isize + d.top).max(0) as usize * d.width;
+            let out = &mut out[(d.out_row + j * d.out_sy) * d.out_width + d.out_col..];
+            for region in regions {
+                // A window that lies outside has no taps; where it begins does not matter.
+                let x = x.get(row + region.left..).unwrap_or(&[]);
+                let out = &mut out[region.cols.start * d.out_sx..];
+                strip::<A>(x, w, b, &region.taps, out, [d.out_planes, region.cols.len()], &strides, add);
             }
         }
     }
@@ -121,21 +178,19 @@ impl Scratch {
         self.0.get_or_insert_with(|| Tensor::new(spec)).lanes_mut()
     }
 
-    /// x [rows][w] -> [rows][left + w + right], zeros left and right; x itself where there is nothing to widen or convert.
-    pub(super) fn widen<'a, T: Element>(&'a mut self, x: &'a [[T; L]], w: usize, left: usize, right: usize) -> &'a [[T::Acc; L]] {
-        if left + right == 0
-            && let Some(x) = T::as_acc(x)
-        {
+    /// x in the type of sums: x itself where it has that type.
+    pub(super) fn sums<'a, T: Element>(&'a mut self, x: &'a [[T; L]]) -> &'a [[T::Acc; L]] {
+        if let Some(x) = T::as_acc(x) {
             return x;
         }
-        let width = left + w + right;
-        let out = self.room::<T::Acc>(x.len() / w * width);
-        copy::<T>(x, out, w, left, width);
+        let out = self.room::<T::Acc>(x.len());
+        copy::<T>(x, out, x.len(), 0, x.len());
         out
     }
 
-    /// The same of all groups at once, of `rows` rows each and with `pad` zeros on both sides, by all threads.
-    pub(super) fn widen_all<'a, T: Element>(&'a mut self, x: &'a [[T; L]], rows: usize, w: usize, pad: usize) -> &'a [[T::Acc; L]] {
+    /// x [groups][rows][w] -> [groups][rows][pad + w + pad] in the type of sums, zeros left and right, by all threads; x itself where
+    /// there is nothing to do.
+    pub(super) fn widen<'a, T: Element>(&'a mut self, x: &'a [[T; L]], rows: usize, w: usize, pad: usize) -> &'a [[T::Acc; L]] {
         if pad == 0
             && let Some(x) = T::as_acc(x)
         {

@@ -99,8 +99,8 @@ impl Op for Linear {
 
 // ---- CPU
 
-/// Rows of the result that one task owns: a line of cache in w's columns.
-const ROWS: usize = L;
+/// Rows of the result that one task owns: whole lines of cache in w's columns, and so many that x is read seldom.
+const ROWS: usize = 2 * L;
 
 /// Products of a sum that are added up at a time: so few that what they read stays in the first-level cache for all rows of a task.
 const TAPS: usize = 128;
@@ -129,7 +129,7 @@ fn product<T: Element>(x: &Tensor, w: &Tensor, transposed: bool, b: Option<&Tens
     let (g, k, f) = (groups(x.shape()[0]), x.shape()[1], y.shape()[1]);
     let (w, b) = (super::sums::<T>(w.data()), b.map(|b| super::sums::<T>(b.data())));
     let mut scratch = Scratch::default();
-    let x = scratch.widen::<T>(x.lanes::<T>(), k, 0, 0);
+    let x = scratch.sums::<T>(x.lanes::<T>());
     // [f][g]: what a task writes lies together.
     let mut columns = Tensor::new(Spec::lanes([L, f * g], T::Acc::DTYPE));
     let tasks = columns.lanes_mut::<T::Acc>().par_chunks_mut(ROWS * g).enumerate();
@@ -138,11 +138,11 @@ fn product<T: Element>(x: &Tensor, w: &Tensor, transposed: bool, b: Option<&Tens
         let b = b.as_ref().map(|b| &b[f0..]);
         // A column of w is copied together, or it would fall into few sets of the cache.
         let (w, wf, wk) = if transposed {
-            let panel = panel.room::<T::Acc>(k);
-            for (to, w) in panel.iter_mut().zip(w.chunks(f)) {
+            let panel = panel.room::<T::Acc>(k * ROWS / L).as_flattened_mut();
+            for (to, w) in panel.chunks_mut(ROWS).zip(w.chunks(f)) {
                 to[..rows].copy_from_slice(&w[f0..][..rows]);
             }
-            (panel.as_flattened(), 1, L)
+            (&*panel, 1, ROWS)
         } else {
             (&w[f0 * k..], k, 1)
         };

@@ -83,10 +83,14 @@ pub(super) fn picture(d: &Dims, read: [usize; 3], written: [usize; 3], padding: 
 /// Is this the faster way? Counts what a CPU does for a tile in each: products, and the transforms' loads, stores and additions.
 fn pays(p: &Picture) -> bool {
     static WANTED: LazyLock<bool> = LazyLock::new(|| std::env::var("CUGRAD_WINOGRAD").as_deref() != Ok("off"));
-    let ([c, ..], [o, h, w], [rows, cols]) = (p.read, p.written, p.tiles());
+    let ([c, o], [rows, cols]) = ([p.read[0], p.written[0]], p.tiles());
     let tile = p.places() * c * o + 2 * p.places() * p.side() * (c + o);
-    // Direct sums leave out the rows of a window that lie outside.
-    *WANTED && rows * cols * tile < h.min(p.read[1]) * w * p.kernel * p.kernel * c * o
+    // Direct sums leave out what lies outside: the taps inside of a column's, and of a row's, windows.
+    let inside = |i: usize| -> usize {
+        let (size, pad) = (p.read[i], p.padding[i - 1]);
+        (0..p.written[i]).map(|at| (at + p.kernel).min(size + pad).saturating_sub(at.max(pad))).sum()
+    };
+    *WANTED && rows * cols * tile < inside(1) * inside(2) * c * o
 }
 
 /// G g Gᵀ for each output o and plane c with the taps g(o, c, kh, kw) of a kernel with that side: `[places][O][C]`.
@@ -127,7 +131,7 @@ pub(super) fn run<T: Element>(p: &Picture, u: &[T::Acc], b: Option<&[T::Acc]>, x
     let x = x.lanes::<T>();
     let groups = out.lanes_mut::<T>().par_chunks_mut(per_group).enumerate();
     groups.for_each_init(Default::default, |[x_scratch, out_scratch, room]: &mut [Scratch; 3], (g, out)| {
-        let x = x_scratch.widen::<T>(&x[g * c * h * w..][..c * h * w], w, 0, 0);
+        let x = x_scratch.sums::<T>(&x[g * c * h * w..][..c * h * w]);
         let room = room.room::<T::Acc>(scratch(p));
         out_scratch.sum_into::<T>(out, add, |out, add| correlate::<T::Acc>(x, u, b, out, p, room, add));
     });
