@@ -71,6 +71,8 @@ const fn known(name: &'static str, about: &'static str, input: [usize; 3], build
 pub struct Options {
     /// How many classes it tells apart.
     pub classes: usize,
+    /// How many times as many channels and features as published it has between input and output; a name like `lenet@2` says it, too.
+    pub width: f64,
     /// Height and width of the pictures, for a network that takes any.
     pub size: Option<[usize; 2]>,
     /// Type of activations and working weights; with a half type, parameters and statistics are kept in f32.
@@ -85,7 +87,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { classes: 10, size: None, dtype: DType::F32, device: Device::Cpu, seed: 0, dropout: true }
+        Self { classes: 10, width: 1.0, size: None, dtype: DType::F32, device: Device::Cpu, seed: 0, dropout: true }
     }
 }
 
@@ -112,6 +114,7 @@ impl Model {
     ///
     /// Residual networks and VGGs end in a mean over all places, so they take any size; the others take one alone.
     pub fn input(name: &str, size: Option<[usize; 2]>) -> Result<[usize; 3]> {
+        let (name, _) = width(name)?;
         let own = match name.strip_prefix("resnet:") {
             Some(blocks) => stages(name, blocks).map(|_| GREY)?,
             None => ALL.iter().find(|k| k.name == name).map(|k| k.input).ok_or_else(|| unknown(name))?,
@@ -120,7 +123,8 @@ impl Model {
         Ok(size.filter(|_| any).map_or(own, |[h, w]| [own[0], h, w]))
     }
 
-    /// Builds a network by name; `resnet:2,2,2` is a small residual network with so many blocks in each stage.
+    /// Builds a network by name; `resnet:2,2,2` is a small residual network with so many blocks in each stage, `lenet@2` a LeNet of twice
+    /// the width.
     pub fn build(name: &str, options: &Options) -> Result<Model> {
         let input = Self::input(name, options.size)?;
         let (b, root) = Self::declare(name, options)?;
@@ -136,6 +140,8 @@ impl Model {
     /// Its layers, and what they declared.
     fn declare(name: &str, options: &Options) -> Result<(Builder, Sequential)> {
         let mut b = Builder::new(options.dtype, options.device);
+        let (name, width) = width(name)?;
+        let options = &Options { width: width * options.width, ..options.clone() };
         let root = match name.strip_prefix("resnet:") {
             Some(blocks) => resnet::small(&mut b, options, &stages(name, blocks)?),
             None => (ALL.iter().find(|k| k.name == name).ok_or_else(|| unknown(name))?.build)(&mut b, options),
@@ -173,7 +179,17 @@ impl Model {
 fn unknown(name: &str) -> Error {
     let names: Vec<&str> = ALL.iter().map(|k| k.name).collect();
     Error::usage(format!("unknown model '{name}'"))
-        .hint(format!("use one of {}, or resnet:1,1,1 with your numbers of blocks", names.join(", ")))
+        .hint(format!("use one of {}, or resnet:1,1,1 with your numbers of blocks; @2 behind it doubles its width", names.join(", ")))
+}
+
+/// A name without its width, and that width.
+fn width(name: &str) -> Result<(&str, f64)> {
+    let Some((plain, width)) = name.split_once('@') else { return Ok((name, 1.0)) };
+    match width.parse() {
+        Ok(width) if (0.01..=100.0).contains(&width) => Ok((plain, width)),
+        _ => Err(Error::usage(format!("cannot read the width of '{name}'"))
+            .hint("write a number from 0.01 to 100 behind the @, as in lenet@0.5")),
+    }
 }
 
 fn stages(name: &str, blocks: &str) -> Result<Vec<usize>> {
@@ -188,6 +204,11 @@ fn stages(name: &str, blocks: &str) -> Result<Vec<usize>> {
 }
 
 impl Options {
+    /// So many channels or features, in this width.
+    fn wide(&self, count: usize) -> usize {
+        ((count as f64 * self.width).round() as usize).max(1)
+    }
+
     /// The probability to drop, unless dropout is off.
     fn drop(&self, p: f64) -> f64 {
         if self.dropout { p } else { 0.0 }

@@ -93,12 +93,12 @@ impl Module for Block {
 /// its figures are compared with.
 pub fn small(b: &mut Builder, o: &Options, blocks: &[usize]) -> Sequential {
     let mut net = Sequential::new()
-        .then(Conv2d::with(b, "conv1", [1, 16], 3, 1, 1, true)) // 16x28x28
-        .then(BatchNorm::new(b, "bn1", 16).relu())
+        .then(Conv2d::with(b, "conv1", [1, o.wide(16)], 3, 1, 1, true)) // 16x28x28
+        .then(BatchNorm::new(b, "bn1", o.wide(16)).relu())
         .then(MaxPool2d::with(3, 1, 1));
-    let mut channels = 16;
+    let mut channels = o.wide(16);
     for (stage, &count) in blocks.iter().enumerate() {
-        let to = 16 << stage;
+        let to = o.wide(16 << stage);
         for block in 0..count {
             let stride = if stage > 0 && block == 0 { 2 } else { 1 };
             let kind = Shortcut { kernel: 3, bias: true };
@@ -125,11 +125,11 @@ pub enum Kind {
 /// torchvision's `downsample` is called `shortcut`. Otherwise layers, names and their order are torchvision's.
 pub fn deep(b: &mut Builder, o: &Options, kind: Kind, blocks: [usize; 4]) -> Sequential {
     let mut net = Sequential::new()
-        .then(Conv2d::with(b, "conv1", [3, 64], 3, 1, 1, false)) // 64x32x32
-        .then(BatchNorm::new(b, "bn1", 64).relu());
-    let mut channels = 64;
+        .then(Conv2d::with(b, "conv1", [3, o.wide(64)], 3, 1, 1, false)) // 64x32x32
+        .then(BatchNorm::new(b, "bn1", o.wide(64)).relu());
+    let mut channels = o.wide(64);
     for (stage, count) in blocks.into_iter().enumerate() {
-        let to = (64 << stage) * if kind == Kind::Bottleneck { EXPANSION } else { 1 };
+        let to = o.wide(64 << stage) * if kind == Kind::Bottleneck { EXPANSION } else { 1 };
         for block in 0..count {
             let name = format!("layer{}.{block}", stage + 1);
             let stride = if stage > 0 && block == 0 { 2 } else { 1 };

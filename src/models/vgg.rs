@@ -31,6 +31,7 @@ pub fn vgg(b: &mut Builder, o: &Options, blocks: [usize; 5]) -> Sequential {
     // Positions in torchvision's list of layers: a convolution, its batch norm and its ReLU, and the pools, present or not.
     let (mut at, mut from) = (0, 3);
     for (count, to) in blocks.into_iter().zip(CHANNELS) {
+        let to = o.wide(to);
         for _ in 0..count {
             net = net
                 .then(Conv2d::with(b, &format!("features.{at}"), [from, to], 3, 1, 1, true))
@@ -45,11 +46,11 @@ pub fn vgg(b: &mut Builder, o: &Options, blocks: [usize; 5]) -> Sequential {
     }
     net.then(GlobalAvgPool)
         .then(Flatten)
-        .then(Linear::new(b, "classifier.0", from, HIDDEN))
+        .then(Linear::new(b, "classifier.0", from, o.wide(HIDDEN)))
         .then(Relu::new())
         .then(Dropout::new(b, o.drop(0.5)))
-        .then(Linear::new(b, "classifier.3", HIDDEN, HIDDEN))
+        .then(Linear::new(b, "classifier.3", o.wide(HIDDEN), o.wide(HIDDEN)))
         .then(Relu::new())
         .then(Dropout::new(b, o.drop(0.5)))
-        .then(Linear::new(b, "classifier.6", HIDDEN, o.classes))
+        .then(Linear::new(b, "classifier.6", o.wide(HIDDEN), o.classes))
 }
