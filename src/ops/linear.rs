@@ -150,11 +150,11 @@ fn product<T: Element>(x: &Tensor, w: &Tensor, transposed: bool, b: Option<&Tens
         in_stretches::<T::Acc>(x, w, b, &taps, out, [rows, g], &strides, false);
     });
     let columns = columns.lanes::<T::Acc>();
-    for (g0, y) in y.lanes_mut::<T>().chunks_mut(f).enumerate() {
+    y.lanes_mut::<T>().par_chunks_mut(f).enumerate().for_each(|(g0, y)| {
         for (i, y) in y.iter_mut().enumerate() {
             Lane(columns[i * g + g0]).put(y, add);
         }
-    }
+    });
 }
 
 /// x [G][K], w [F][K], b [F], y [G][F]
