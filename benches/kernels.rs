@@ -1,4 +1,4 @@
-//! Every kind of layer of LeNet, ResNet-8 and their relatives at batch 128: forward, and backward of each input.
+//! Every layer of LeNet, ResNet-8 and Improved, and some of their relatives', at batch 128: forward, and backward of each input.
 //!
 //! `cargo bench` runs all, `cargo bench -- conv2d` those whose name contains conv2d.
 //!
@@ -19,7 +19,7 @@ use cugrad::device::cuda::emulator;
 use cugrad::device::{self, Device};
 use cugrad::error::Result;
 use cugrad::ops::case::{Draw, Input};
-use cugrad::ops::{Case, add, avgpool2d, batchnorm, conv2d, cross_entropy, linear, maxpool2d, relu};
+use cugrad::ops::{Case, add, avgpool2d, batchnorm, conv2d, cross_entropy, linear, maxpool2d, norm_relu, relu};
 use cugrad::tensor::{DType, Philox, Spec, Tensor};
 use peak::Peak;
 use std::sync::Arc;
@@ -46,7 +46,9 @@ fn cases(n: usize) -> Vec<Case> {
         ("lenet", 10, 20, 12, 5, 1, 0),
         ("digit", 10, 20, 12, 3, 1, 0),
         ("lenet-bn3", 16, 32, 14, 5, 1, 2),
+        ("improved", 1, 32, 28, 3, 1, 1),
         ("improved", 32, 32, 28, 3, 1, 1),
+        ("improved", 32, 64, 14, 3, 1, 1),
         ("improved", 64, 64, 14, 3, 1, 1),
         ("resnet8", 1, 16, 28, 3, 1, 1),
         ("resnet8", 16, 16, 28, 3, 1, 1),
@@ -59,20 +61,39 @@ fn cases(n: usize) -> Vec<Case> {
         let op = conv2d::Conv2d { stride: [s; 2], padding: [p; 2] };
         cases.push(Case::new(op, format!("{net} {c}->{o} {h}x{h} k{k} s{s}"), inputs));
     }
-    for (net, k, f) in [("lenet", 320, 128), ("lenet", 128, 32), ("improved", 3136, 256)] {
+    for (net, k, f) in [
+        ("lenet", 320, 128),
+        ("lenet", 128, 32),
+        ("lenet", 32, 10),
+        ("digit", 2000, 500),
+        ("resnet8", 64, 10),
+        ("improved", 3136, 256),
+        ("improved", 256, 10),
+    ] {
         let inputs = vec![Input::lanes([n, k], Draw::Normal), Input::rows([f, k], Draw::Normal), Input::rows([f], Draw::Normal)];
         cases.push(Case::new(linear::Linear, format!("{net} {k}->{f}"), inputs));
     }
     let picture = |c, h| vec![Input::lanes([n, c, h, h], Draw::Normal)];
-    for (net, c, h, k, s, p) in [("lenet", 10, 24, 2, 2, 0), ("lenet", 20, 8, 2, 2, 0), ("resnet8", 16, 28, 3, 1, 1)] {
+    for (net, c, h, k, s, p) in [
+        ("lenet", 10, 24, 2, 2, 0),
+        ("lenet", 20, 8, 2, 2, 0),
+        ("resnet8", 16, 28, 3, 1, 1),
+        ("improved", 32, 28, 2, 2, 0),
+        ("improved", 64, 14, 2, 2, 0),
+    ] {
         let op = maxpool2d::MaxPool2d { kernel: [k; 2], stride: [s; 2], padding: [p; 2] };
         cases.push(Case::new(op, format!("{net} {c} {h}x{h} k{k} s{s}"), picture(c, h)));
     }
     cases.push(Case::new(avgpool2d::GlobalAvgPool, "resnet8 64 7x7", picture(64, 7)));
-    for (c, h) in [(16, 28), (32, 14), (64, 7)] {
+    for (net, c, h) in [("resnet8", 16, 28), ("resnet8", 32, 14), ("resnet8", 64, 7), ("improved", 32, 28), ("improved", 64, 14)] {
         let mut inputs = picture(c, h);
         inputs.extend([Input::sums([c], Draw::Positive), Input::sums([c], Draw::Normal)]);
-        cases.push(Case::new(batchnorm::BatchNorm { eps: 1e-5 }, format!("resnet8 {c} {h}x{h}"), inputs));
+        cases.push(Case::new(batchnorm::BatchNorm { eps: 1e-5 }, format!("{net} {c} {h}x{h}"), inputs.clone()));
+        for shortcut in [false, true].into_iter().filter(|shortcut| !shortcut || net == "resnet8") {
+            let name = format!("{net} {c} {h}x{h}{}", if shortcut { " with shortcut" } else { "" });
+            let inputs = if shortcut { [inputs.clone(), picture(c, h)].concat() } else { inputs.clone() };
+            cases.push(Case::new(norm_relu::NormRelu { eps: 1e-5, running: false, shortcut }, name, inputs));
+        }
     }
     cases.push(Case::new(relu::Relu { slope: 0.0 }, "resnet8 16 28x28", picture(16, 28)));
     cases.push(Case::new(add::Add, "resnet8 16 28x28", [picture(16, 28), picture(16, 28)].concat()));
