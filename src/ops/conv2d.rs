@@ -248,10 +248,9 @@ fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) 
     );
 }
 
-/// Tasks that weight gradients are summed in, about. By shapes alone, and so the result is too.
+/// Tasks that weight gradients are summed in, about (by shapes alone, and so the result is too), and the bytes of the sums that each
+/// owns: they are to stay in a second-level cache.
 const TASKS: usize = 16;
-
-/// Bytes of the sums that a task owns: they are to stay in a second-level cache.
 const SUMS: usize = 320 << 10;
 
 /// Output channels of one task: as many as its cache holds, so that x is read seldom; fewer where there are few groups to share out.

@@ -111,14 +111,14 @@ fn taps(d: &Grid, rows: &Range<usize>, cols: &Range<usize>) -> Vec<Tap> {
 /// x [planes][height][width], w [out_planes][planes][kh][kw], b [out_planes], out [out_planes][out_plane]
 pub(super) fn correlate<A: Real>(x: &[[A; L]], w: &[A], b: Option<&[A]>, out: &mut [[A; L]], plan: &Plan, add: bool) {
     let d = &plan.grid;
-    let strides = Strides { x: d.sx, w: d.planes * d.kh * d.kw, out: [d.out_plane, d.out_sx] };
     for (rows, kh, regions) in &plan.rows {
         for j in rows.clone() {
             let row = ((j * d.sy + kh) as isize + d.top).max(0) as usize * d.width;
             let out = &mut out[(d.out_row + j * d.out_sy) * d.out_width + d.out_col..];
             for region in regions {
-                // A window that lies outside has no taps; where it begins does not matter.
-                let x = x.get(row + region.left..).unwrap_or(&[]);
+                // Windows that lie outside have no taps: wherever they begin, nothing is read.
+                let (x, step) = if region.taps.is_empty() { (&[][..], 0) } else { (&x[row + region.left..], d.sx) };
+                let strides = Strides { x: step, w: d.planes * d.kh * d.kw, out: [d.out_plane, d.out_sx] };
                 let out = &mut out[region.cols.start * d.out_sx..];
                 strip::<A>(x, w, b, &region.taps, out, [d.out_planes, region.cols.len()], &strides, add);
             }

@@ -129,8 +129,9 @@ fn compare_gradients(model: &Model, theirs: &Value, noise: f64, judge: &mut Judg
         let (norm, n) = (squares.sqrt(), gradient.len());
         let of = |key: &str| theirs[key].as_f64().unwrap();
         let dot: f64 = gradient.iter().zip(golden::values(2000 + p as u64, n, 1.0)).map(|(g, v)| g * v).sum();
-        judge.near(gradient.iter().sum(), of("sum"), norm, &format!("sum of the gradient of {name}"));
-        judge.near(dot, of("dot"), norm, &format!("projection of the gradient of {name}"));
+        // Where its numbers have one sign a sum is much larger than the norm, and so is what f32 can do about it.
+        judge.near(gradient.iter().sum(), of("sum"), norm.max(of("sum").abs()), &format!("sum of the gradient of {name}"));
+        judge.near(dot, of("dot"), norm.max(of("dot").abs()), &format!("projection of the gradient of {name}"));
         judge.near(sum_of_squares(&gradient), squares, squares, &format!("norm of the gradient of {name}"));
         let rms = (squares / n as f64).sqrt();
         judge.few(&gradient[..n.min(4)], &theirs["first"], rms, &format!("start of the gradient of {name}"));
