@@ -13,7 +13,7 @@ use cugrad::autograd::Tape;
 use cugrad::error::{Error, Result};
 use cugrad::models::Options;
 use cugrad::plot::{Axis, Figure, Fonts, Lines, Series};
-use cugrad::tensor::{DType, Spec, Tensor};
+use cugrad::tensor::{DType, L, Spec, Tensor};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -45,7 +45,7 @@ struct Point {
     threads: usize,
     /// What stands on the horizontal axis.
     x: f64,
-    /// Work of a step: images, or multiply-adds forward.
+    /// Work of a step: images, with the empty lanes, or GFLOP forward.
     work: f64,
     /// Median seconds of a step.
     seconds: f64,
@@ -71,7 +71,9 @@ const SIDE: usize = 28;
 
 fn questions() -> Result<Vec<Question>> {
     let point = |model: &str, batch: usize, size: usize, threads: usize, x: f64| -> Result<Point> {
-        Ok(Point { model: model.into(), batch, size, threads, x, work: batch as f64, seconds: 0.0 })
+        // Images go in groups of L, and the thread with the most groups takes the longest: what is computed is as if all had as many.
+        let work = (batch.div_ceil(L).div_ceil(threads) * threads * L) as f64;
+        Ok(Point { model: model.into(), batch, size, threads, x, work, seconds: 0.0 })
     };
     let curve = |name: String, points: Vec<Result<Point>>| -> Result<Curve> {
         Ok(Curve { name, points: points.into_iter().collect::<Result<_>>()? })
@@ -111,7 +113,7 @@ fn counted(mut curve: Curve) -> Result<Curve> {
         let x = tape.input(Tensor::zeros(Spec::lanes([1, c, h, w], DType::F32)));
         worker.eval(&mut tape, x)?;
         let flops: u64 = tape.lines().map(|line| line.op.flops(&line.specs)).sum();
-        p.work = flops as f64 * p.batch as f64 * 1e-9;
+        p.work *= flops as f64 * 1e-9;
     }
     Ok(curve)
 }
