@@ -21,7 +21,7 @@ pub struct Preset {
 /// Every preset.
 pub const ALL: &[Preset] = &[
     Preset { name: "fast99", about: "MNIST to 99% in as little time as possible: LeNet, 2 epochs, one-cycle", members: 1, choices: fast99 },
-    Preset { name: "best", about: "the best single network: lenet-bn3 on moved pictures, 60 epochs, one-cycle", members: 1, choices: best },
+    Preset { name: "best", about: "the best single network: lenet-bn3@2 on moved pictures, 30 epochs, one-cycle", members: 1, choices: best },
     Preset { name: "ensemble", about: "five networks as in best, which judge together by mean probability", members: 5, choices: best },
 ];
 
@@ -55,13 +55,13 @@ fn fast99() -> Config {
     }
 }
 
-/// A small network with batch norm sees each picture at another place each time, long enough for that to pay: on MNIST moved pictures
-/// are worth more than width or depth.
+/// A small network with batch norm sees each picture at another place each time: on MNIST moved pictures are worth more than depth. Twice
+/// the width is worth more than twice the epochs: with seed 0, 99.61% in 20 and 99.60% in 40 epochs at width 1, 99.66% in 20 at width 2.
 fn best() -> Config {
     Config {
-        model: "lenet-bn3".into(),
+        model: "lenet-bn3@2".into(),
         data: "mnist".into(),
-        epochs: 60,
+        epochs: 30,
         batch: 128,
         optimizer: "adamw".into(),
         lr: 4e-3,
