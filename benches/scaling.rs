@@ -11,9 +11,10 @@ mod worker;
 use clap::Parser;
 use cugrad::autograd::Tape;
 use cugrad::error::{Error, Result};
-use cugrad::models::Options;
+use cugrad::models::{Model, Options};
 use cugrad::plot::{Axis, Figure, Fonts, Lines, Series};
 use cugrad::tensor::{DType, L, Spec, Tensor};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -26,8 +27,8 @@ struct Args {
     #[arg(long)]
     out: Option<PathBuf>,
     /// Times that each point is measured; the median counts
-    #[arg(long, default_value_t = 7)]
-    windows: usize,
+    #[arg(long, default_value = "7")]
+    windows: NonZeroUsize,
     /// Seconds of each
     #[arg(long, default_value_t = 0.4)]
     seconds: f64,
@@ -107,11 +108,11 @@ fn questions() -> Result<Vec<Question>> {
 /// The curve with work in GFLOP of the forward pass instead of images.
 fn counted(mut curve: Curve) -> Result<Curve> {
     for p in &mut curve.points {
-        let mut worker = model(p)?;
+        let mut model = model(p)?;
         let mut tape = Tape::inference();
-        let [c, h, w] = worker.input;
+        let [c, h, w] = model.input;
         let x = tape.input(Tensor::zeros(Spec::lanes([1, c, h, w], DType::F32)));
-        worker.eval(&mut tape, x)?;
+        model.eval(&mut tape, x)?;
         let flops: u64 = tape.lines().map(|line| line.op.flops(&line.specs)).sum();
         p.work *= flops as f64 * 1e-9;
     }
@@ -122,20 +123,20 @@ fn options(p: &Point) -> Options {
     Options { size: (p.size != SIDE).then_some([p.size; 2]), ..Options::default() }
 }
 
-fn model(p: &Point) -> Result<cugrad::models::Model> {
-    cugrad::models::Model::build(&p.model, &options(p))
+fn model(p: &Point) -> Result<Model> {
+    Model::build(&p.model, &options(p))
 }
 
 /// Median seconds of a step in `windows` windows of each point, one point after the other.
 fn measure(points: &mut [&mut Point], args: &Args, threads: usize) -> Result<()> {
-    let time = Duration::from_secs_f64(args.seconds);
+    let time = Duration::try_from_secs_f64(args.seconds).map_err(|e| Error::usage(format!("--seconds {}: {e}", args.seconds)))?;
     let mut seconds = vec![Vec::new(); points.len()];
     // The pool's threads are this thread and others: as in the program itself.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build();
     let _pool = pool.map_err(|e| Error::run(format!("cannot start {threads} threads: {e}")))?;
     let workers = points.iter().map(|p| Worker::new(&p.model, &options(p), p.batch, false));
     let mut workers = workers.collect::<Result<Vec<Worker>>>()?;
-    for _ in 0..args.windows {
+    for _ in 0..args.windows.get() {
         for (worker, seconds) in workers.iter_mut().zip(&mut seconds) {
             let window = worker.window(time)?;
             seconds.push(window.seconds / window.steps as f64);
@@ -237,11 +238,5 @@ fn main() -> ExitCode {
         println!("scaling: nothing to do without an option; `cargo bench --bench scaling -- --windows 7` measures");
         return ExitCode::SUCCESS;
     }
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {e}{}", e.hint.iter().map(|hint| format!("\n  help: {hint}")).collect::<String>());
-            ExitCode::from(e.exit_code())
-        }
-    }
+    worker::exit(run(&Args::parse()))
 }

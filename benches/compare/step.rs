@@ -70,11 +70,5 @@ fn main() -> ExitCode {
         println!("step: nothing to do without --model; benches/compare/README.md says what it is for");
         return ExitCode::SUCCESS;
     }
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {e}{}", e.hint.iter().map(|hint| format!("\n  help: {hint}")).collect::<String>());
-            ExitCode::from(e.exit_code())
-        }
-    }
+    worker::exit(run(&Args::parse()))
 }

@@ -9,6 +9,7 @@ use cugrad::optim::{Clock, LossScale, Optimizer, Rule, Sgd};
 use cugrad::tensor::{DType, Philox, Spec, Tensor};
 use cugrad::train::step::{Setting, totals, train_step};
 use serde::Serialize;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// Steps before anything is measured: they take memory and wake the threads. `torch_step.py` has as many.
@@ -97,4 +98,11 @@ fn page_faults() -> Option<u64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     // The second field is the name of the program in brackets, which may hold anything; minflt is the tenth.
     stat.rsplit_once(") ")?.1.split(' ').nth(7)?.parse().ok()
+}
+
+/// How a benchmark ends: with what went wrong and what to do on stderr, if anything did.
+pub fn exit(result: Result<()>) -> ExitCode {
+    let Err(e) = result else { return ExitCode::SUCCESS };
+    eprintln!("error: {e}{}", e.hint.iter().map(|hint| format!("\n  help: {hint}")).collect::<String>());
+    ExitCode::from(e.exit_code())
 }
