@@ -70,11 +70,20 @@ struct Region {
     taps: Vec<Tap>,
 }
 
+/// Rows whose windows reach as far out above and below.
+struct Band {
+    rows: Range<usize>,
+    /// The first of the window's rows that lies inside.
+    kh: usize,
+    /// From left to right.
+    regions: Vec<Region>,
+}
+
 /// A [`Grid`] with the taps of all its pixels: made once, used for each group of images.
 pub(super) struct Plan {
     grid: Grid,
-    /// Rows, the first of the window's rows that lies inside for them, and the regions of each.
-    rows: Vec<(Range<usize>, usize, Vec<Region>)>,
+    /// From top to bottom.
+    bands: Vec<Band>,
 }
 
 impl Plan {
@@ -82,15 +91,15 @@ impl Plan {
     pub(super) fn new(grid: Grid) -> Plan {
         let d = &grid;
         let cols = stretches(d.cols, d.sx, d.left, d.kw, d.width);
-        let rows = stretches(d.rows, d.sy, d.top, d.kh, d.height).into_iter().map(|row| {
+        let bands = stretches(d.rows, d.sy, d.top, d.kh, d.height).into_iter().map(|row| {
             let regions = cols.iter().map(|col| Region {
                 cols: col.positions.clone(),
                 left: ((col.positions.start * d.sx + col.taps.start) as isize + d.left).max(0) as usize,
                 taps: taps(d, &row.taps, &col.taps),
             });
-            (row.positions, row.taps.start, regions.collect())
+            Band { kh: row.taps.start, regions: regions.collect(), rows: row.positions }
         });
-        Plan { rows: rows.collect(), grid }
+        Plan { bands: bands.collect(), grid }
     }
 }
 
@@ -111,7 +120,7 @@ fn taps(d: &Grid, rows: &Range<usize>, cols: &Range<usize>) -> Vec<Tap> {
 /// x [planes][height][width], w [out_planes][planes][kh][kw], b [out_planes], out [out_planes][out_plane]
 pub(super) fn correlate<A: Real>(x: &[[A; L]], w: &[A], b: Option<&[A]>, out: &mut [[A; L]], plan: &Plan, add: bool) {
     let d = &plan.grid;
-    for (rows, kh, regions) in &plan.rows {
+    for Band { rows, kh, regions } in &plan.bands {
         for j in rows.clone() {
             let row = ((j * d.sy + kh) as isize + d.top).max(0) as usize * d.width;
             let out = &mut out[(d.out_row + j * d.out_sy) * d.out_width + d.out_col..];

@@ -16,8 +16,8 @@
 //! db[f]   = Σ_n dy[n,f]
 //! ```
 //!
-//! Cost: 2·N·F·K FLOP for each of the three sums. Each weight is read once for four groups, each x once for five rows of w; the
-//! weights dominate the bytes when N is small.
+//! Cost: 2·N·F·K FLOP for each of the three sums. Each weight is read from the first-level cache once for each group (AVX-512: four
+//! groups), each x once for five or six rows of w; the weights dominate the bytes when N is small.
 //!
 //! On a GPU all three are the same product of matrices: a block owns 32 x 32 numbers of the result and walks along the inner dimension
 //! in steps of 32, through tiles in shared memory. Where the first two have too few such blocks, their inner dimension is cut into

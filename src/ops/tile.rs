@@ -6,9 +6,9 @@
 //! out[o][p] = bias[o] + Σ_t x[p][t.x]·w[o][t.w]
 //! ```
 //!
-//! over taps t; they differ in what an output o, a pixel p and a tap are. [`strip`] cuts outputs and pixels into tiles of up to 5x4 sums.
-//! For one tap a tile reads 4 lane vectors and 5 numbers and does 20 multiply-adds, so the multipliers never wait for memory, and
-//! 20 sums under way at once are enough to hide how long one takes. Each sum runs over the taps in their order, whatever
+//! over taps t; they differ in what an output o, a pixel p and a tap are. [`strip`] cuts outputs and pixels into tiles of up to 5x4 sums,
+//! or with AVX2's fewer registers 6x1. For one tap the first reads 4 lane vectors and 5 numbers and does 20 multiply-adds, so the
+//! multipliers never wait for memory, and so many sums under way at once are enough to hide how long one takes. Each sum runs over the taps in their order, whatever
 //! the tile: all CPUs give the same bits. Read next: `correlate.rs`, whose pixels are those of a row.
 
 use crate::simd;
@@ -32,9 +32,6 @@ pub(super) struct Strides {
     pub(super) out: [usize; 2],
 }
 
-/// The largest tile: outputs and pixels.
-const TILE: [usize; 2] = [5, 4];
-
 simd! {
     /// out[o][p] = bias[o] + Σ_t x[p][t.x]·w[o][t.w], or that added to out. `counts`: outputs and pixels.
     pub(super) fn strip<A: Real>(
@@ -48,9 +45,9 @@ simd! {
         add: bool,
     ) {
         let [outputs, pixels] = counts;
-        // A tile's sums, one x and a few w must fit into registers.
+        // The largest tile, outputs and pixels: its sums, its x and one w must fit into registers.
         let most = match const { V::ROOM } {
-            32.. => TILE,
+            32.. => [5, 4],
             8.. => [6, 1],
             _ => [4, 1],
         };
