@@ -30,6 +30,8 @@ pub trait Vector<A>: Copy {
     fn pick(self, places: &[u8; L], place: u8) -> Self;
     /// The sum of all L, always in the same order: pairs, then pairs of pairs.
     fn total(self) -> A;
+    /// The [`total`](Self::total)s of L vectors.
+    fn totals(vectors: [Self; L]) -> Self;
 }
 
 /// The vectors of a type that is computed with, for each [`Level`](super::simd::Level).
@@ -128,6 +130,10 @@ macro_rules! arrays {
                 }
                 self[0]
             }
+            #[inline(always)]
+            fn totals(vectors: [Self; L]) -> Self {
+                vectors.map(Self::total)
+            }
         }
     )*};
 }
@@ -194,6 +200,34 @@ mod x86 {
         fn total(self) -> f32 {
             // SAFETY: see above.
             unsafe { Ymm2(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0)).total() }
+        }
+        #[inline(always)]
+        fn totals(v: [Self; L]) -> Self {
+            // Each step adds up the halves of what is left of two vectors, side by side in one: 15 additions instead of 64.
+            // SAFETY: see above.
+            unsafe {
+                let mut half = [v[0].0; 8];
+                for i in 0..8 {
+                    // [a's 8, b's 8]: four quarters each
+                    let (a, b) = (v[i].0, v[i + 8].0);
+                    half[i] = _mm512_add_ps(_mm512_shuffle_f32x4::<0b01_00_01_00>(a, b), _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b));
+                }
+                let mut quarter = [half[0]; 4];
+                for i in 0..4 {
+                    let (a, b) = (half[i], half[i + 4]);
+                    quarter[i] = _mm512_add_ps(_mm512_shuffle_f32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b));
+                }
+                let mut pair = [half[0]; 2];
+                for i in 0..2 {
+                    let (a, b) = (quarter[i], quarter[i + 2]);
+                    pair[i] = _mm512_add_ps(_mm512_shuffle_ps::<0b01_00_01_00>(a, b), _mm512_shuffle_ps::<0b11_10_11_10>(a, b));
+                }
+                let (a, b) = (pair[0], pair[1]);
+                let sums = _mm512_add_ps(_mm512_shuffle_ps::<0b10_00_10_00>(a, b), _mm512_shuffle_ps::<0b11_01_11_01>(a, b));
+                // Where the total of each vector has come to.
+                let order = _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15);
+                Zmm(_mm512_permutexvar_ps(order, sums))
+            }
         }
     }
 
@@ -267,5 +301,38 @@ mod x86 {
                 _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
             }
         }
+        #[inline(always)]
+        fn totals(vectors: [Self; L]) -> Self {
+            let mut totals = [0.0; L];
+            for i in 0..L {
+                totals[i] = vectors[i].total();
+            }
+            Self::load(&totals)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::L;
+    use crate::tensor::Real;
+
+    crate::simd! {
+        fn both<A: Real>(x: &[[A; L]; L], together: &mut [A; L], alone: &mut [A; L]) {
+            let vectors: [V; L] = std::array::from_fn(|i| V::load(&x[i]));
+            V::totals(vectors).store(together);
+            for i in 0..L {
+                alone[i] = vectors[i].total();
+            }
+        }
+    }
+
+    #[test]
+    fn totals_together_are_those_of_each_to_the_last_bit() {
+        let x: [[f32; L]; L] =
+            std::array::from_fn(|i| std::array::from_fn(|l| (1.0 + (i * L + l) as f32).sin() * 10f32.powi(l as i32 % 5)));
+        let (mut together, mut alone) = ([0.0; L], [0.0; L]);
+        both::<f32>(&x, &mut together, &mut alone);
+        assert_eq!(together.map(f32::to_bits), alone.map(f32::to_bits));
     }
 }

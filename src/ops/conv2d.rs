@@ -31,19 +31,20 @@
 //! Cost: 2·N·O·OH·OW·C·KH·KW FLOP for each of y, dx and dw. One pass reads x and writes y; the weights stay in cache.
 //!
 //! dw sums over pixels and images, so each task (on a GPU: each warp) sums a share of them for some of the weights, and the shares are
-//! added in order. Where the kernel is 3x3 or 5x5 and the stride 1, y and dx take fewer multiplications (`winograd.rs`).
+//! added in order. Where the kernel is 3x3 or 5x5 and the stride 1, all three take fewer multiplications
+//! where that pays (`winograd.rs`, `winograd/dw.rs`).
 //!
 //! Read next: `correlate.rs`, `taps.rs` and `winograd.rs`, the loops; then `maxpool2d.rs`.
 
 use super::case::{BATCHES, Case, Draw, Input};
 use super::correlate::{Grid, Plan, Scratch, classes, correlate};
-use super::taps::{Pixels, add_lanes, total, weights_of_group};
-use super::winograd;
+use super::taps::{self, total};
+use super::winograd::{self, Picture};
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
 use crate::device::Device;
 use crate::error::Result;
-use crate::tensor::{Element, L, Layout, Real, Spec, Stored, Tensor, groups};
+use crate::tensor::{Element, Layout, Real, Spec, Stored, Tensor};
 use rayon::prelude::*;
 
 /// Convolution; inputs x `[N,C,H,W]`, w `[O,C,KH,KW]` and, if there is a bias, b `[O]`.
@@ -173,7 +174,7 @@ fn forward<T: Element>(d: &Dims, x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: 
         out_sy: 1,
         out_sx: 1,
     };
-    if let Some(p) = winograd::picture(d, [d.c, d.h, d.w], [d.o, d.oh, d.ow], [d.ph, d.pw]) {
+    if let Some(p) = winograd::forward(d).filter(Picture::pays) {
         let u = winograd::weights([d.o, d.c], d.kh, |o, c, kh, kw| w[((o * d.c + c) * d.kh + kh) * d.kw + kw]);
         return winograd::run::<T>(&p, &u, b.as_deref(), x, y, false);
     }
@@ -191,7 +192,7 @@ fn forward<T: Element>(d: &Dims, x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: 
 /// w [O,C,KH,KW], dy [N,O,OH,OW], dx [N,C,H,W]
 fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) {
     let w = w.data::<T>();
-    if let Some(p) = winograd::picture(d, [d.o, d.oh, d.ow], [d.c, d.h, d.w], [d.ph, d.pw].map(|p| (d.kh - 1).wrapping_sub(p))) {
+    if let Some(p) = winograd::backward(d).filter(Picture::pays) {
         let flipped = |c: usize, o: usize, kh: usize, kw: usize| w[((o * d.c + c + 1) * d.kh - kh) * d.kw - kw - 1].up();
         let u = winograd::weights([d.c, d.o], d.kh, flipped);
         let (dx, add) = dx.open();
@@ -248,59 +249,23 @@ fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) 
     );
 }
 
-/// Tasks that weight gradients are summed in, about (by shapes alone, and so the result is too), and the bytes of the sums that each
-/// owns: they are to stay in a second-level cache.
-const TASKS: usize = 16;
-const SUMS: usize = 320 << 10;
-
-/// Output channels of one task: as many as its cache holds, so that x is read seldom; fewer where there are few groups to share out.
-fn outputs_of_task(d: &Dims, groups: usize) -> usize {
-    let most = (SUMS / (d.c * d.kh * d.kw * size_of::<[f32; L]>())).max(2);
-    let chunks = d.o.div_ceil(most).max(TASKS / 2 / groups).clamp(1, d.o);
-    d.o.div_ceil(chunks)
-}
-
 /// x [N,C,H,W], dy [N,O,OH,OW], dw [O,C,KH,KW], db [O]
 fn backward_weight<T: Element>(d: &Dims, x: &Tensor, dy: &Tensor, dwb: &mut [Slot]) {
-    let (g, per_output, plane) = (groups(d.n), d.c * d.kh * d.kw, d.oh * d.ow);
-    let outputs = outputs_of_task(d, g);
-    let shares = (TASKS / d.o.div_ceil(outputs)).clamp(1, g);
-    let (mut wide, dy, pixels) = (Scratch::default(), dy.lanes::<T>(), Pixels::new(d));
-    let x = wide.widen::<T>(x.lanes::<T>(), d.c * d.h, d.w, d.pw);
-    // Each share of the groups has its sums for all channels, first of w, then of b.
-    let mut partial = Tensor::new(Spec::rows([shares, d.o * (per_output + 1)], T::Acc::DTYPE));
-    let mut tasks = Vec::new();
-    for (share, partial) in partial.data_mut::<T::Acc>().chunks_mut(d.o * (per_output + 1)).enumerate() {
-        let (dw, db) = partial.split_at_mut(d.o * per_output);
-        let channels = dw.chunks_mut(outputs * per_output).zip(db.chunks_mut(outputs)).enumerate();
-        tasks.extend(channels.map(|(i, sums)| (share * g / shares..(share + 1) * g / shares, i * outputs, sums)));
-    }
-    tasks.into_par_iter().for_each_init(
-        || [(); 2].map(|()| Scratch::default()),
-        |[dy_scratch, sums], (groups, o, (dw, db))| {
-            let sums = sums.room::<T::Acc>(dw.len());
-            db.fill(T::Acc::ZERO);
-            for (i, g) in groups.enumerate() {
-                let x = &x[g * d.c * d.h * (d.w + 2 * d.pw)..][..d.c * d.h * (d.w + 2 * d.pw)];
-                let dy = dy_scratch.sums::<T>(&dy[(g * d.o + o) * plane..][..db.len() * plane]);
-                weights_of_group::<T::Acc>(x, dy, sums, d, &pixels, i == 0);
-                for (db, dy) in db.iter_mut().zip(dy.chunks_exact(plane)) {
-                    *db = *db + total::<T::Acc>(dy);
-                }
-            }
-            add_lanes::<T::Acc>(sums, dw);
-        },
-    );
-    let mut sums = vec![T::Acc::ZERO; d.o * (per_output + 1)];
-    for partial in partial.data::<T::Acc>().chunks(sums.len()) {
-        for (sum, &p) in sums.iter_mut().zip(partial) {
-            *sum = *sum + p;
-        }
-    }
-    let (dw, db) = sums.split_at(d.o * per_output);
-    for (slot, sums) in dwb.iter_mut().zip([dw, db]) {
-        super::put(slot, sums);
-    }
+    let sums = match winograd::forward(d).and_then(winograd::dw::plan) {
+        Some(plan) => [winograd::dw::run::<T>(&plan, x, dy), backward_bias::<T>(d, dy)],
+        None => taps::weights::<T>(d, x, dy),
+    };
+    dwb.iter_mut().zip(&sums).for_each(|(slot, sums)| super::put(slot, sums));
+}
+
+/// dy [N,O,OH,OW], db [O]
+fn backward_bias<T: Element>(d: &Dims, dy: &Tensor) -> Vec<T::Acc> {
+    let (plane, dy) = (d.oh * d.ow, dy.lanes::<T>());
+    let sum = |o: usize| {
+        let planes = dy.chunks_exact(plane).skip(o).step_by(d.o);
+        planes.fold(T::Acc::ZERO, |sum, dy| sum + total::<T::Acc>(Scratch::default().sums::<T>(dy)))
+    };
+    (0..d.o).into_par_iter().map(sum).collect()
 }
 
 // ---- CUDA

@@ -1,74 +1,95 @@
-//! The inner loop of a convolution's weight gradient: sums over pixels and images, for one group of images.
+//! A convolution's weight gradient by direct sums over pixels and images.
 //!
-//! This is not an op. `conv2d.rs` derives the sum and cuts it into tasks; here one task's group is summed. One lane is one
-//! image; a tile of weights (all nine taps of a 3x3 kernel for two output channels, or five taps of a row for four) stays in
+//! This is not an op. `conv2d.rs` derives the sum; here it is cut into tasks, each of some output channels and groups of images. One lane is
+//! one image; a tile of weights (all nine taps of a 3x3 kernel for two output channels, or five taps of a row for four) stays in
 //! registers while the loop runs over the pixels. Its sums go to a lane vector for each weight, and the lanes are added once all groups
-//! are through. Rows above and below the picture are left out; left and right of it, x comes with zeros. On a GPU
-//! `kernels/conv2d.cu` does the same with other tiles. Read next: `conv2d.rs`, below `// ---- CPU`.
+//! are through. x comes with zeros around it. On a GPU `kernels/conv2d.cu` does the same with other tiles. Read next:
+//! `winograd/dw.rs`, the way with fewer products.
 
 use super::conv2d::Dims;
+use super::correlate::Scratch;
 use crate::simd;
-use crate::tensor::{L, Real, Vector};
+use crate::tensor::{Element, L, Real, Spec, Stored, Tensor, Vector, groups};
+use rayon::prelude::*;
 
 /// Bytes of a band of x and of a tile's dy: most of a first-level cache.
 const BAND: usize = 20 << 10;
 
 /// One product's places: in x, counted from its channel's plane, and in dy, counted from its output's.
 #[derive(Debug, Clone, Copy)]
-struct Pixel {
+pub(super) struct Pixel {
     x: u32,
     dy: u32,
 }
 
-/// Which pixels meet a row of the kernel: all of dy's rows from `first` on whose pixels of x lie inside the picture.
-struct Row {
-    first: usize,
-    pixels: Vec<Pixel>,
+/// All products of one weight, row by row of dy, for x widened by its padding. A list costs less than loops over rows and columns, whose rows
+/// are short.
+pub(super) fn pixels(d: &Dims) -> Vec<Pixel> {
+    let width = d.w + 2 * d.pw;
+    let pixel = |oh: usize, ow: usize| Pixel { x: (oh * d.sh * width + ow * d.sw) as u32, dy: (oh * d.ow + ow) as u32 };
+    (0..d.oh).flat_map(|oh| (0..d.ow).map(move |ow| pixel(oh, ow))).collect()
 }
 
-impl Row {
-    /// The pixels of dy's rows from rows[0] to rows[1], as far as they are here.
-    #[inline(always)]
-    fn between(&self, rows: [usize; 2], cols: usize) -> &[Pixel] {
-        let [from, to] = rows.map(|row| (row.saturating_sub(self.first) * cols).min(self.pixels.len()));
-        self.pixels.get(from..to).unwrap_or(&[])
+/// Tasks that weight gradients are summed in, about (by shapes alone, and so the result is too), and the bytes of the sums that each
+/// owns: they are to stay in a second-level cache.
+const TASKS: usize = 16;
+const SUMS: usize = 320 << 10;
+
+/// Output channels of one task: as many as its cache holds, so that x is read seldom; fewer where there are few groups to share out.
+fn outputs_of_task(d: &Dims, groups: usize) -> usize {
+    let most = (SUMS / (d.c * d.kh * d.kw * size_of::<[f32; L]>())).max(2);
+    let chunks = d.o.div_ceil(most).max(TASKS / 2 / groups).clamp(1, d.o);
+    d.o.div_ceil(chunks)
+}
+
+/// dw `[O][C][KH][KW]` and db `[O]` of x `[N,C,H,W]` and dy `[N,O,OH,OW]`.
+pub(super) fn weights<T: Element>(d: &Dims, x: &Tensor, dy: &Tensor) -> [Vec<T::Acc>; 2] {
+    let (g, per_output, plane) = (groups(d.n), d.c * d.kh * d.kw, d.oh * d.ow);
+    let outputs = outputs_of_task(d, g);
+    let shares = (TASKS / d.o.div_ceil(outputs)).clamp(1, g);
+    let (mut wide, dy, pixels) = (Scratch::default(), dy.lanes::<T>(), pixels(d));
+    let x = wide.widen::<T>(x.lanes::<T>(), [d.h, d.w], [d.ph, d.pw]);
+    let per_group = x.len() / g;
+    // Each share of the groups has its sums for all channels, first of w, then of b.
+    let mut partial = Tensor::new(Spec::rows([shares, d.o * (per_output + 1)], T::Acc::DTYPE));
+    let mut tasks = Vec::new();
+    for (share, partial) in partial.data_mut::<T::Acc>().chunks_mut(d.o * (per_output + 1)).enumerate() {
+        let (dw, db) = partial.split_at_mut(d.o * per_output);
+        let channels = dw.chunks_mut(outputs * per_output).zip(db.chunks_mut(outputs)).enumerate();
+        tasks.extend(channels.map(|(i, sums)| (share * g / shares..(share + 1) * g / shares, i * outputs, sums)));
     }
-}
-
-/// What meets what, for each row of the kernel. A list costs less than loops over rows and columns, whose rows are short.
-pub(super) struct Pixels(Vec<Row>);
-
-impl Pixels {
-    /// For x widened to W + 2pw columns.
-    pub(super) fn new(d: &Dims) -> Pixels {
-        let width = d.w + 2 * d.pw;
-        let row = |kh: usize| {
-            let inside = |oh: &usize| (d.ph..d.h + d.ph).contains(&(oh * d.sh + kh));
-            let rows: Vec<usize> = (0..d.oh).filter(inside).collect();
-            let pixel =
-                |oh: usize, ow: usize| Pixel { x: ((oh * d.sh + kh - d.ph) * width + ow * d.sw) as u32, dy: (oh * d.ow + ow) as u32 };
-            Row {
-                first: rows.first().copied().unwrap_or(0),
-                pixels: rows.into_iter().flat_map(|oh| (0..d.ow).map(move |ow| pixel(oh, ow))).collect(),
+    tasks.into_par_iter().for_each_init(
+        || [(); 2].map(|()| Scratch::default()),
+        |[dy_scratch, sums], (groups, o, (dw, db))| {
+            let sums = sums.room::<T::Acc>(dw.len());
+            db.fill(T::Acc::ZERO);
+            for (i, g) in groups.enumerate() {
+                let x = &x[g * per_group..][..per_group];
+                let dy = dy_scratch.sums::<T>(&dy[(g * d.o + o) * plane..][..db.len() * plane]);
+                weights_of_group::<T::Acc>(x, dy, sums, d, &pixels, i == 0);
+                for (db, dy) in db.iter_mut().zip(dy.chunks_exact(plane)) {
+                    *db = *db + total::<T::Acc>(dy);
+                }
             }
-        };
-        Pixels((0..d.kh).map(row).collect())
+            add_lanes::<T::Acc>(sums, dw);
+        },
+    );
+    let mut sums = vec![T::Acc::ZERO; d.o * (per_output + 1)];
+    for partial in partial.data::<T::Acc>().chunks(sums.len()) {
+        for (sum, &p) in sums.iter_mut().zip(partial) {
+            *sum = *sum + p;
+        }
     }
-
-    /// The rows of dy that meet all rows of the kernel.
-    fn common(&self, d: &Dims) -> [usize; 2] {
-        let from = self.0.iter().map(|row| row.first).max().unwrap_or(0);
-        let to = self.0.iter().map(|row| row.first + row.pixels.len() / d.ow).min().unwrap_or(0);
-        [from, to.max(from)]
-    }
+    let db = sums.split_off(d.o * per_output);
+    [sums, db]
 }
 
 simd! {
-    /// One group, some output channels: dw[o][c][kh][kw] += Σ_oh Σ_ow dy[o][oh][ow]·x[c][oh·sh + kh − ph][ow·sw + kw], lane by
+    /// One group, some output channels: dw[o][c][kh][kw] += Σ_oh Σ_ow dy[o][oh][ow]·x[c][oh·sh + kh][ow·sw + kw], lane by
     /// lane; `first`: dw holds nothing yet.
     ///
-    /// x [C][H][W + 2pw], dy [outputs][OH][OW], dw [outputs][C][KH][KW]
-    pub(super) fn weights_of_group<A: Real>(x: &[[A; L]], dy: &[[A; L]], dw: &mut [[A; L]], d: &Dims, pixels: &Pixels, first: bool) {
+    /// x [C][H + 2ph][W + 2pw], dy [outputs][OH][OW], dw [outputs][C][KH][KW]
+    pub(super) fn weights_of_group<A: Real>(x: &[[A; L]], dy: &[[A; L]], dw: &mut [[A; L]], d: &Dims, pixels: &[Pixel], first: bool) {
         let outputs = dy.len() / (d.oh * d.ow);
         let nine = const { V::ROOM >= 32 } && [d.kh, d.kw] == [3, 3];
         let most = match const { V::ROOM } {
@@ -79,13 +100,21 @@ simd! {
         // A few rows at a time: dy's stay in the cache for all channels, and x's for all taps.
         let row = (d.sh * (d.w + 2 * d.pw) + most * d.ow) * size_of::<[A; L]>();
         let bands = d.oh.div_ceil((BAND / row).max(1));
+        // What is larger, a row of x or the rows of dy that it meets, stays in the first-level cache while the other goes by.
+        let [outer, inner] = if d.sh * (d.w + 2 * d.pw) > most * d.ow { [d.c, 1] } else { [1, d.c] };
         for band in 0..bands {
-            let rows = [band * d.oh / bands, (band + 1) * d.oh / bands];
-            for (o, n) in blocks(outputs, most) {
-                for c in 0..d.c {
-                    let x = &x[c * d.h * (d.w + 2 * d.pw)..];
-                    let at = Place { x, dy, d, pixels, rows, o, c, first: first && band == 0 };
-                    if nine { whole::<A, V>(&at, dw, n) } else { pieces::<A, V>(&at, dw, n) }
+            let pixels = &pixels[band * d.oh / bands * d.ow..(band + 1) * d.oh / bands * d.ow];
+            for i in 0..outer {
+                for (o, n) in blocks(outputs, most) {
+                    for c in i..i + inner {
+                        let x = &x[c * (d.h + 2 * d.ph) * (d.w + 2 * d.pw)..];
+                        let at = Place { x, dy, d, pixels, o, c, first: first && band == 0 };
+                        match (nine, n) {
+                            (true, 1) => tile::<A, V, 1, 3, 3>(&at, dw, [0, 0]),
+                            (true, _) => tile::<A, V, 2, 3, 3>(&at, dw, [0, 0]),
+                            (false, _) => pieces::<A, V>(&at, dw, n),
+                        }
+                    }
                 }
             }
         }
@@ -97,26 +126,6 @@ simd! {
 fn blocks(all: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     let blocks = all.div_ceil(most);
     (0..blocks).map(move |block| (block * all / blocks, (block + 1) * all / blocks - block * all / blocks))
-}
-
-/// A 3x3 kernel, in tiles of all nine taps; where a row of the kernel looks outside of the picture, in tiles of the other rows.
-#[inline(always)]
-fn whole<A: Real, V: Vector<A>>(at: &Place<A>, dw: &mut [[A; L]], outputs: usize) {
-    let ([from, to], [begin, end]) = (at.pixels.common(at.d).map(|row| row.clamp(at.rows[0], at.rows[1])), at.rows);
-    let mut first = at.first;
-    for (rows, all) in [([begin, from], false), ([from, to], true), ([to, end], false)] {
-        if rows[0] == rows[1] {
-            continue;
-        }
-        let at = Place { rows, first, ..*at };
-        match (all, outputs) {
-            (true, 1) => tile::<A, V, 1, 3, 3>(&at, dw, [0, 0]),
-            (true, _) => tile::<A, V, 2, 3, 3>(&at, dw, [0, 0]),
-            (false, 1) => (0..3).for_each(|kh| tile::<A, V, 1, 1, 3>(&at, dw, [kh, 0])),
-            (false, _) => (0..3).for_each(|kh| tile::<A, V, 2, 1, 3>(&at, dw, [kh, 0])),
-        }
-        first = false;
-    }
 }
 
 /// Any kernel, in tiles of some taps of a row.
@@ -163,9 +172,8 @@ struct Place<'a, A> {
     x: &'a [[A; L]],
     dy: &'a [[A; L]],
     d: &'a Dims,
-    pixels: &'a Pixels,
-    /// The rows of dy.
-    rows: [usize; 2],
+    /// Of some rows of dy.
+    pixels: &'a [Pixel],
     /// The first output channel, and the channel of x.
     o: usize,
     c: usize,
@@ -184,7 +192,7 @@ fn outputs_of<A: Real, V: Vector<A>, const K: usize>(at: &Place<A>, dw: &mut [[A
     }
 }
 
-/// O output channels, R rows of the kernel, K taps of each, from the tap [kh, kw] on. For R > 1, `at.rows` must meet all of them.
+/// O output channels, R rows of the kernel, K taps of each, from the tap [kh, kw] on.
 #[inline(always)]
 fn tile<A: Real, V: Vector<A>, const O: usize, const R: usize, const K: usize>(at: &Place<A>, dw: &mut [[A; L]], [kh, kw]: [usize; 2]) {
     let Place { d, o, c, .. } = *at;
@@ -201,18 +209,18 @@ fn tile<A: Real, V: Vector<A>, const O: usize, const R: usize, const K: usize>(a
     }
     // Slices of one length: one check a pixel is enough for all.
     let (plane, width) = (d.oh * d.ow, d.w + 2 * d.pw);
-    let len = at.x.len() - (kw + (R - 1) * width + K - 1);
+    let len = at.x.len() - ((kh + R - 1) * width + kw + K - 1);
     let mut taps = [[at.x; K]; R];
     for r in 0..R {
         for k in 0..K {
-            taps[r][k] = &at.x[kw + r * width + k..][..len];
+            taps[r][k] = &at.x[(kh + r) * width + kw + k..][..len];
         }
     }
     let mut dys = [at.dy; O];
     for i in 0..O {
         dys[i] = &at.dy[(o + i) * plane..][..plane];
     }
-    for pixel in at.pixels.0[kh].between(at.rows, d.ow) {
+    for pixel in at.pixels {
         let (px, py) = (pixel.x as usize, pixel.dy as usize);
         let mut dy = [V::splat(A::ZERO); O];
         for i in 0..O {

@@ -21,8 +21,11 @@
 //! lies between them stays in the second-level cache.
 //!
 //! The transforms cost additions and rounding: a test holds the error against that of direct sums. (F(4x4, 3x3) multiplies less than half
-//! as much again, but its error moved ResNet-8's gradients too far from PyTorch's.) [`pays`] decides by the shape alone;
-//! `CUGRAD_WINOGRAD=off` keeps to direct sums. Read next: `conv2d.rs`.
+//! as much again, but its error moved ResNet-8's gradients too far from PyTorch's.) [`Picture::pays`] decides by the shape alone;
+//! `CUGRAD_WINOGRAD=off` keeps to direct sums. Read next: `winograd/dw.rs`, the weight gradient.
+
+pub(super) mod dw;
+mod products;
 
 use super::conv2d::Dims;
 use super::correlate::Scratch;
@@ -66,6 +69,22 @@ impl Picture {
         [self.written[1], self.written[2]].map(|size| size.div_ceil(OUT))
     }
 
+    /// Products of direct sums, which leave out what lies outside: the taps inside of a column's, and of a row's, windows.
+    fn products(&self) -> usize {
+        let inside = |i: usize| -> usize {
+            let (size, pad) = (self.read[i], self.padding[i - 1]);
+            (0..self.written[i]).map(|at| (at + self.kernel).min(size + pad).saturating_sub(at.max(pad))).sum()
+        };
+        inside(1) * inside(2) * self.read[0] * self.written[0]
+    }
+
+    /// Is this the faster way? Counts what a CPU does for a tile: products, and the transforms' loads, stores and additions.
+    pub(super) fn pays(&self) -> bool {
+        let ([c, o], [rows, cols]) = ([self.read[0], self.written[0]], self.tiles());
+        let tile = self.places() * c * o + 2 * self.places() * self.side() * (c + o);
+        enabled() && rows * cols * tile < self.products()
+    }
+
     /// Tiles of a row that go through together.
     fn tiles_at_once(&self) -> usize {
         let (most, tiles) = ((ROOM / self.places() / self.read[0].max(self.written[0])).max(2), self.tiles()[1]);
@@ -73,33 +92,39 @@ impl Picture {
     }
 }
 
-/// What one of d's sums reads and writes, if this is a way to compute it and the faster one.
-pub(super) fn picture(d: &Dims, read: [usize; 3], written: [usize; 3], padding: [usize; 2]) -> Option<Picture> {
-    let p = Picture { read, written, padding, kernel: d.kh };
-    let fits = matches!([d.kh, d.kw, d.sh, d.sw], [3, 3, 1, 1] | [5, 5, 1, 1]) && d.ph.max(d.pw) < d.kh;
-    (fits && pays(&p)).then_some(p)
+/// d's forward as a picture, if it has stride 1 and one of the kernels.
+pub(super) fn forward(d: &Dims) -> Option<Picture> {
+    picture(d, [d.c, d.h, d.w], [d.o, d.oh, d.ow], [d.ph, d.pw])
 }
 
-/// Is this the faster way? Counts what a CPU does for a tile in each: products, and the transforms' loads, stores and additions.
-fn pays(p: &Picture) -> bool {
+/// d's dx as a picture of dy, likewise.
+pub(super) fn backward(d: &Dims) -> Option<Picture> {
+    picture(d, [d.o, d.oh, d.ow], [d.c, d.h, d.w], [d.ph, d.pw].map(|p| (d.kh - 1).wrapping_sub(p)))
+}
+
+fn picture(d: &Dims, read: [usize; 3], written: [usize; 3], padding: [usize; 2]) -> Option<Picture> {
+    let fits = matches!([d.kh, d.kw, d.sh, d.sw], [3, 3, 1, 1] | [5, 5, 1, 1]) && d.ph.max(d.pw) < d.kh;
+    fits.then_some(Picture { read, written, padding, kernel: d.kh })
+}
+
+/// `CUGRAD_WINOGRAD=off` keeps to direct sums.
+fn enabled() -> bool {
     static WANTED: LazyLock<bool> = LazyLock::new(|| std::env::var("CUGRAD_WINOGRAD").as_deref() != Ok("off"));
-    let ([c, o], [rows, cols]) = ([p.read[0], p.written[0]], p.tiles());
-    let tile = p.places() * c * o + 2 * p.places() * p.side() * (c + o);
-    // Direct sums leave out what lies outside: the taps inside of a column's, and of a row's, windows.
-    let inside = |i: usize| -> usize {
-        let (size, pad) = (p.read[i], p.padding[i - 1]);
-        (0..p.written[i]).map(|at| (at + p.kernel).min(size + pad).saturating_sub(at.max(pad))).sum()
-    };
-    *WANTED && rows * cols * tile < inside(1) * inside(2) * c * o
+    *WANTED
+}
+
+/// The points of a window with that side, each with its factor in G; infinity is one more.
+fn points(side: usize) -> &'static [(f64, f64)] {
+    match side {
+        4 => &[(0.0, 1.0), (1.0, 0.5), (-1.0, 0.5)],
+        _ => &[(0.0, 1.0 / 4.0), (1.0, -1.0 / 6.0), (-1.0, -1.0 / 6.0), (2.0, 1.0 / 24.0), (-2.0, 1.0 / 24.0)],
+    }
 }
 
 /// G g Gᵀ for each output o and plane c with the taps g(o, c, kh, kw) of a kernel with that side: `[places][O][C]`.
 pub(super) fn weights<A: Real>([outputs, planes]: [usize; 2], kernel: usize, g: impl Fn(usize, usize, usize, usize) -> A) -> Vec<A> {
-    let points: &[(f64, f64)] = match kernel {
-        3 => &[(0.0, 1.0), (1.0, 0.5), (-1.0, 0.5)],
-        _ => &[(0.0, 1.0 / 4.0), (1.0, -1.0 / 6.0), (-1.0, -1.0 / 6.0), (2.0, 1.0 / 24.0), (-2.0, 1.0 / 24.0)],
-    };
-    let (points, side) = (points.iter().map(|&(p, scale)| [p, scale].map(A::from_f64)).collect::<Vec<_>>(), kernel + OUT - 1);
+    let side = kernel + OUT - 1;
+    let points: Vec<[A; 2]> = points(side).iter().map(|&(p, scale)| [p, scale].map(A::from_f64)).collect();
     let transform = |g: &dyn Fn(usize) -> A| {
         let mut u = [g(kernel - 1); 6];
         for (u, [p, scale]) in u.iter_mut().zip(&points) {
