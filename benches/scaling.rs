@@ -108,7 +108,7 @@ fn questions() -> Result<Vec<Question>> {
 /// The curve with work in GFLOP of the forward pass instead of images.
 fn counted(mut curve: Curve) -> Result<Curve> {
     for p in &mut curve.points {
-        let mut model = model(p)?;
+        let model = model(p)?;
         let mut tape = Tape::inference();
         let [c, h, w] = model.input;
         let x = tape.input(Tensor::zeros(Spec::lanes([1, c, h, w], DType::F32)));

@@ -6,8 +6,9 @@
 //! ones would make any gradient pass. Inputs must be drawn away from kinks and ties (`ops/case.rs` does). Read next:
 //! `ops/mod.rs`.
 
+use super::gradients::Gradients;
 use super::op::Op;
-use super::tape::{Gradients, Tape, Var};
+use super::tape::{Tape, Var};
 use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::{DType, Philox, Spec, Tensor};

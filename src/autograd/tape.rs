@@ -2,11 +2,12 @@
 //!
 //! A [`Var`] is an index into the tape, so the order of insertion is a topological order and backward is one loop from the end.
 //! Values that no backward will read are dropped as early as they can be. Not here: where parameters live (`nn/params.rs`).
-//! Read next: `check.rs`, which proves gradients right; then `ops/mod.rs`.
+//! Read next: `gradients.rs`; `check.rs`, which proves gradients right; then `ops/mod.rs`.
 
+use super::gradients::Gradients;
 use super::op::{Node, Op, Saved, Slot, add_assign};
 use crate::error::{Error, Result};
-use crate::tensor::{Layout, Spec, Stored, Tensor};
+use crate::tensor::{Layout, Spec, Tensor};
 use std::fmt;
 use std::sync::Arc;
 
@@ -51,77 +52,6 @@ struct Entry {
     inputs: Vec<Var>,
     output: Var,
     saved: Saved,
-}
-
-/// The gradients of parameters: an arena that outlives the tapes that write to it.
-#[derive(Debug, Default)]
-pub struct Gradients {
-    tensors: Vec<Option<Tensor>>,
-    written: Vec<bool>,
-}
-
-impl Gradients {
-    /// Takes the tensors that the gradients go to, one for each parameter.
-    pub fn new(tensors: Vec<Tensor>) -> Self {
-        Self { written: vec![false; tensors.len()], tensors: tensors.into_iter().map(Some).collect() }
-    }
-
-    /// The gradient of parameter `i`, if the last backward reached it.
-    pub fn get(&self, i: usize) -> Option<&Tensor> {
-        self.tensors[i].as_ref().filter(|_| self.written[i])
-    }
-
-    /// How many parameters there are.
-    pub fn len(&self) -> usize {
-        self.tensors.len()
-    }
-
-    /// Are there no parameters?
-    pub fn is_empty(&self) -> bool {
-        self.tensors.is_empty()
-    }
-
-    /// Multiplies every gradient, on the CPU.
-    pub fn multiply(&mut self, by: f64) {
-        for dw in self.tensors.iter_mut().zip(&self.written).filter(|(_, written)| **written).filter_map(|(dw, _)| dw.as_mut()) {
-            crate::dispatch!(sums dw.dtype(), A => {
-                for x in dw.data_mut::<A>() {
-                    *x = A::from_f64(x.to_f64() * by);
-                }
-            });
-        }
-    }
-
-    /// The gradients that the last backward reached, in runs of neighbours.
-    pub fn runs(&self) -> Vec<Vec<&Tensor>> {
-        let mut runs = vec![Vec::new()];
-        for i in 0..self.len() {
-            match (self.get(i), runs.last_mut()) {
-                (Some(dw), Some(run)) => run.push(dw),
-                _ => runs.push(Vec::new()),
-            }
-        }
-        runs.retain(|run| !run.is_empty());
-        runs
-    }
-
-    /// The same to be written.
-    pub fn runs_mut(&mut self) -> Vec<Vec<&mut Tensor>> {
-        let mut runs = vec![Vec::new()];
-        for (dw, &written) in self.tensors.iter_mut().zip(&self.written) {
-            match (dw.as_mut().filter(|_| written), runs.last_mut()) {
-                (Some(dw), Some(run)) => run.push(dw),
-                _ => runs.push(Vec::new()),
-            }
-        }
-        runs.retain(|run| !run.is_empty());
-        runs
-    }
-
-    /// The next backward writes instead of adding: PyTorch's `zero_grad`, without touching memory.
-    pub fn clear(&mut self) {
-        self.written.fill(false);
-    }
 }
 
 /// The record of one run of a network.

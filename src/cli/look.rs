@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn every_layer_has_a_name_of_its_own() {
-        let mut model = Model::build("lenet", &Options::default()).unwrap();
+        let model = Model::build("lenet", &Options::default()).unwrap();
         let mut tape = Tape::holding();
         let x = tape.leaf(Tensor::zeros(Spec::lanes([1, 1, 28, 28], DType::F32)));
         model.eval(&mut tape, x).unwrap();
@@ -293,7 +293,7 @@ mod tests {
         let x = tape.leaf(Tensor::from_values(spec, &pixels));
         let logits = model.eval(&mut tape, x).unwrap();
         let important = saliency(&mut tape, &mut model, x, logits, 3).unwrap();
-        let mut logit = |i: usize, by: f64| {
+        let logit = |i: usize, by: f64| {
             let mut moved = pixels.clone();
             moved[i] += by;
             model.logits(Tensor::from_values(spec, &moved)).unwrap().values()[3]

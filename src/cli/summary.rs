@@ -51,7 +51,7 @@ impl Summary {
     }
 
     fn one(&self, name: &str) -> Result<()> {
-        let mut model = Model::build(name, &Options::default())?;
+        let model = Model::build(name, &Options::default())?;
         let (n, [c, h, w]) = (self.batch as usize, model.input);
         let mut tape = Tape::inference();
         let x = tape.input(Tensor::zeros(Spec::lanes([n, c, h, w], DType::F32)));

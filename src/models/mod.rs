@@ -10,9 +10,11 @@ pub mod vgg;
 use crate::autograd::{Tape, Var};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{Builder, Forward, Module, Params, Sequential};
-use crate::tensor::{DType, Tensor};
+use crate::nn::{Builder, Forward, Mode, Module, Params, Sequential};
+use crate::tensor::{DType, L, Spec, Tensor, groups};
+use rayon::prelude::*;
 use resnet::Kind::{Basic, Bottleneck};
+use std::ops::Range;
 
 /// One line of the table of networks.
 #[derive(Debug)]
@@ -62,6 +64,16 @@ const COLOUR: [usize; 3] = [3, 32, 32];
 /// The part of running statistics that comes from each batch: PyTorch's momentum of batch norms.
 pub const MOMENTUM: f64 = 0.1;
 
+/// Groups of images that a thread takes through a network together: linear layers read their weights once for all.
+const GROUPS: usize = 4;
+
+/// The images 0 to n in shares of nearly the same number of groups, by n alone.
+pub fn shares(n: usize) -> Vec<Range<usize>> {
+    let groups = groups(n);
+    let shares = groups.div_ceil(GROUPS);
+    (0..shares).map(|i| i * groups / shares * L..n.min((i + 1) * groups / shares * L)).collect()
+}
+
 const fn known(name: &'static str, about: &'static str, input: [usize; 3], build: fn(&mut Builder, &Options) -> Sequential) -> Known {
     Known { name, about, input, build }
 }
@@ -106,6 +118,8 @@ pub struct Model {
     pub device: Device,
     /// Weights and buffers.
     pub params: Params,
+    /// Does no image meet another but in sums over the batch?
+    separate: bool,
     root: Sequential,
 }
 
@@ -129,7 +143,7 @@ impl Model {
         let input = Self::input(name, options.size)?;
         let (b, root) = Self::declare(name, options)?;
         let Options { classes, dtype, device, seed, .. } = *options;
-        Ok(Model { name: name.into(), input, classes, dtype, device, params: b.build(seed), root })
+        Ok(Model { name: name.into(), input, classes, dtype, device, separate: b.is_separate(), params: b.build(seed), root })
     }
 
     /// How many parameters a network has, without making them.
@@ -149,26 +163,54 @@ impl Model {
         Ok((b, root))
     }
 
+    /// Does no image meet another but in sums over the batch, and are training and evaluation one? So it is without batch norm and dropout.
+    pub fn separate(&self) -> bool {
+        self.separate
+    }
+
     /// Runs the network on pictures x `[N,C,H,W]` in training mode; gives the logits `[N,classes]`.
     ///
     /// `seed` and `step` ([`crate::ops::dropout::step`]) number the random draws of dropout.
     pub fn train(&mut self, tape: &mut Tape, x: Var, seed: u64, step: Tensor) -> Result<Var> {
-        let params = &mut self.params;
-        self.root.forward(&mut Forward { tape, params, training: true, seed, momentum: MOMENTUM, step: Some(step) }, x)
+        let params = Mode::Training(&mut self.params);
+        self.root.forward(&mut Forward { tape, params, seed, momentum: MOMENTUM, step: Some(step) }, x)
     }
 
     /// The same without dropout, and with `momentum` for the part of running statistics that comes from this batch.
     pub fn train_plain(&mut self, tape: &mut Tape, x: Var, momentum: f64) -> Result<Var> {
-        self.root.forward(&mut Forward { tape, params: &mut self.params, training: true, seed: 0, momentum, step: None }, x)
+        let params = Mode::Training(&mut self.params);
+        self.root.forward(&mut Forward { tape, params, seed: 0, momentum, step: None }, x)
     }
 
     /// Runs the network in evaluation mode.
-    pub fn eval(&mut self, tape: &mut Tape, x: Var) -> Result<Var> {
-        self.root.forward(&mut Forward { tape, params: &mut self.params, training: false, seed: 0, momentum: 0.0, step: None }, x)
+    pub fn eval(&self, tape: &mut Tape, x: Var) -> Result<Var> {
+        let params = Mode::Evaluation(&self.params);
+        self.root.forward(&mut Forward { tape, params, seed: 0, momentum: 0.0, step: None }, x)
     }
 
     /// The logits of a batch, without a record for backward.
-    pub fn logits(&mut self, x: Tensor) -> Result<Tensor> {
+    ///
+    /// No image depends on another. So on the CPU each thread takes some groups through the whole network, and finds what a layer wrote in its
+    /// caches; a GPU takes all of them at once.
+    pub fn logits(&self, x: Tensor) -> Result<Tensor> {
+        let shares = shares(x.shape()[0]);
+        if x.device() != Device::Cpu || shares.len() < 2 {
+            return self.logits_at_once(x);
+        }
+        let parts: Vec<Tensor> = shares.into_par_iter().map(|images| self.logits_at_once(x.images(images))).collect::<Result<_>>()?;
+        let mut y = Tensor::new(Spec::lanes([x.shape()[0], self.classes], x.dtype()));
+        crate::dispatch!(x.dtype(), T => {
+            let mut rest = y.lanes_mut::<T>();
+            for part in &parts {
+                let here;
+                (here, rest) = rest.split_at_mut(part.lanes::<T>().len());
+                here.copy_from_slice(part.lanes::<T>());
+            }
+        });
+        Ok(y)
+    }
+
+    fn logits_at_once(&self, x: Tensor) -> Result<Tensor> {
         let mut tape = Tape::inference();
         let x = tape.input(x);
         let y = self.eval(&mut tape, x)?;

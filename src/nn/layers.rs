@@ -147,19 +147,20 @@ impl BatchNorm {
     /// Runs it on `x`; with ReLU, a `shortcut` is added before that.
     pub fn with(&self, f: &mut Forward, x: Var, shortcut: Option<Var>) -> Result<Var> {
         let (eps, mut inputs) = (Self::EPS, vec![x, f.param(self.weight), f.param(self.bias)]);
-        if !f.training {
+        let training = f.params.training().is_some();
+        if !training {
             inputs.extend([self.running_mean, self.running_var].map(|id| f.tape.input(f.params.buffer(id).clone())));
         }
         inputs.extend(shortcut);
-        let fused = ops::norm_relu::NormRelu { eps, running: !f.training, shortcut: shortcut.is_some() };
-        let y = match (self.rectify, f.training) {
+        let fused = ops::norm_relu::NormRelu { eps, running: !training, shortcut: shortcut.is_some() };
+        let y = match (self.rectify, training) {
             (true, _) => f.apply(&self.label, fused, &inputs)?,
             (false, true) => f.apply(&self.label, ops::batchnorm::BatchNorm { eps }, &inputs)?,
             (false, false) => f.apply(&self.label, ops::batchnorm::BatchNormEval { eps }, &inputs)?,
         };
-        if f.training {
+        if let Some(params) = f.params.training() {
             let ids = [self.running_mean, self.running_var, self.batches];
-            let [mean, var, batches] = f.params.buffers_mut(ids).ok_or_else(|| Error::run("a batch norm's buffers are not distinct"))?;
+            let [mean, var, batches] = params.buffers_mut(ids).ok_or_else(|| Error::run("a batch norm's buffers are not distinct"))?;
             ops::batchnorm::update_running(f.tape.saved(y), f.momentum, mean, var, batches)?;
         }
         Ok(y)
@@ -266,7 +267,7 @@ impl Dropout {
 
 impl Module for Dropout {
     fn forward(&self, f: &mut Forward, x: Var) -> Result<Var> {
-        let Some(step) = f.step.clone().filter(|_| f.training && self.p > 0.0) else { return Ok(x) };
+        let Some(step) = f.step.clone().filter(|_| self.p > 0.0) else { return Ok(x) };
         let step = f.tape.input(step);
         f.tape.apply(ops::dropout::Dropout { p: self.p, seed: f.seed, layer: self.layer, channels: self.channels }, &[x, step])
     }

@@ -15,15 +15,43 @@ use crate::error::Result;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// One run of a network: the tape that is written, the parameters that are read, and the mode.
+/// What a network's run may do with its numbers.
+#[derive(Debug)]
+pub enum Mode<'a> {
+    /// Batch statistics, which update the running ones, and dropout.
+    Training(&'a mut Params),
+    /// Running statistics, no dropout: nothing is written, so that several threads can run it.
+    Evaluation(&'a Params),
+}
+
+impl Mode<'_> {
+    /// The numbers to be updated, in training.
+    pub fn training(&mut self) -> Option<&mut Params> {
+        match self {
+            Mode::Training(params) => Some(params),
+            Mode::Evaluation(_) => None,
+        }
+    }
+}
+
+impl std::ops::Deref for Mode<'_> {
+    type Target = Params;
+
+    fn deref(&self) -> &Params {
+        match self {
+            Mode::Training(params) => params,
+            Mode::Evaluation(params) => params,
+        }
+    }
+}
+
+/// One run of a network: the tape that is written, and the parameters that are read.
 #[derive(Debug)]
 pub struct Forward<'a> {
     /// What is recorded.
     pub tape: &'a mut Tape,
-    /// Weights, and the running statistics that a training run updates.
-    pub params: &'a mut Params,
-    /// Training (batch statistics, dropout) or evaluation (running statistics, no dropout).
-    pub training: bool,
+    /// Weights and running statistics, and the mode.
+    pub params: Mode<'a>,
     /// Seed of the run's random numbers.
     pub seed: u64,
     /// In training: the part of running statistics that comes from this batch (PyTorch's momentum).

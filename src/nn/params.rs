@@ -103,6 +103,11 @@ impl Builder {
         self.dropouts
     }
 
+    /// Were neither running statistics nor random layers declared: does no image of a batch meet another?
+    pub fn is_separate(&self) -> bool {
+        self.buffers.is_empty() && self.dropouts == 0
+    }
+
     /// How many numbers all parameters declared so far have.
     pub fn count(&self) -> usize {
         self.params.iter().map(|declared| declared.spec.shape.count()).sum()

@@ -200,6 +200,24 @@ impl Tensor {
         Tensor { spec: self.spec.with_shape(shape), buffer: self.buffer.clone() }
     }
 
+    /// A copy of some images, on the CPU. In lanes they begin with a group.
+    pub fn images(&self, images: std::ops::Range<usize>) -> Tensor {
+        let mut dims = self.spec.shape;
+        dims = Shape::new(&[&[images.len()], &dims[1..]].concat());
+        let mut out = Tensor::new(self.spec.with_shape(dims));
+        assert!(self.spec.layout == Layout::Rows || images.start.is_multiple_of(L), "image {} does not begin a group", images.start);
+        let (from, count) = (images.start * dims.per_image(), out.spec.stored());
+        fn copy<T: Stored>(from: &Tensor, at: usize, to: &mut Tensor, count: usize) {
+            to.data_mut::<T>().copy_from_slice(&from.data::<T>()[at..][..count]);
+        }
+        match self.dtype() {
+            DType::U8 => copy::<u8>(self, from, &mut out, count),
+            DType::I32 => copy::<i32>(self, from, &mut out, count),
+            float => crate::dispatch!(float, T => copy::<T>(self, from, &mut out, count)),
+        }
+        out
+    }
+
     /// The same memory under another spec, of as many stored elements: a tensor in lanes as the plain row of numbers that it is in
     /// memory, empty lanes included. Shares the buffer.
     pub fn view_as(&self, spec: Spec) -> Tensor {

@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod presets;
 pub mod progress;
 pub mod rundir;
+mod shares;
 pub mod step;
 pub mod tensorboard;
 pub mod trained;

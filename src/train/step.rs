@@ -1,9 +1,10 @@
 //! One training step, and one pass of evaluation: the whole of learning in two functions, on any device.
 //!
-//! Read next: `engine.rs`, which runs steps on a device and captures them; `trainer.rs`, which repeats them.
+//! Read next: `shares.rs`, gradients by shares of the batch; `engine.rs`, which runs steps on a device and captures them; `trainer.rs`, which repeats them.
 
 use super::distill::Teacher;
 use super::metrics::Running;
+use super::shares;
 use crate::autograd::{Tape, Var};
 use crate::data::Loader;
 use crate::error::Result;
@@ -56,14 +57,17 @@ pub fn train_step(
     teacher: Option<&mut Teacher>,
 ) -> Result<()> {
     let n = batch.1.shape().count();
-    let mut tape = Tape::new();
-    let [target, logits, loss] = forward(model, &mut tape, batch, clock.step.clone(), s, teacher)?;
-    cross_entropy::accumulate(tape.value(loss), n as f64, tape.value(logits), tape.value(target), totals)?;
-    model.params.gradients.clear();
-    let seed = clock.seed(tape.value(loss))?;
-    tape.backward_from(loss, seed, &mut model.params.gradients)?;
-    // The tape shares the weights; they can be written once it is gone.
-    drop(tape);
+    if teacher.is_none() && shares::apply(model, n) {
+        shares::gradients(model, clock, totals, &batch, s)?;
+    } else {
+        let mut tape = Tape::new();
+        let [target, logits, loss] = forward(model, &mut tape, batch, clock.step.clone(), s, teacher)?;
+        cross_entropy::accumulate(tape.value(loss), n as f64, tape.value(logits), tape.value(target), totals)?;
+        model.params.gradients.clear();
+        let seed = clock.seed(tape.value(loss))?;
+        // The tape shares the weights; they can be written once it is gone.
+        tape.backward_from(loss, seed, &mut model.params.gradients)?;
+    }
     clock.check(&model.params.gradients.runs())?;
     optimizer.take_step(&mut model.params, clock, s.lr)?;
     clock.advance(n)
