@@ -252,7 +252,10 @@ fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) 
 /// x [N,C,H,W], dy [N,O,OH,OW], dw [O,C,KH,KW], db [O]
 fn backward_weight<T: Element>(d: &Dims, x: &Tensor, dy: &Tensor, dwb: &mut [Slot]) {
     let sums = match winograd::forward(d).and_then(winograd::dw::plan) {
-        Some(plan) => [winograd::dw::run::<T>(&plan, x, dy), backward_bias::<T>(d, dy)],
+        Some(plan) => {
+            let bias = dwb.get(1).is_some_and(Slot::wanted);
+            [winograd::dw::run::<T>(&plan, x, dy), if bias { backward_bias::<T>(d, dy) } else { Vec::new() }]
+        }
         None => taps::weights::<T>(d, x, dy),
     };
     dwb.iter_mut().zip(&sums).for_each(|(slot, sums)| super::put(slot, sums));

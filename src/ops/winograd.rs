@@ -122,31 +122,42 @@ fn points(side: usize) -> &'static [(f64, f64)] {
 }
 
 /// G g Gᵀ for each output o and plane c with the taps g(o, c, kh, kw) of a kernel with that side: `[places][O][C]`.
-pub(super) fn weights<A: Real>([outputs, planes]: [usize; 2], kernel: usize, g: impl Fn(usize, usize, usize, usize) -> A) -> Vec<A> {
+pub(super) fn weights<A: Real>([outputs, planes]: [usize; 2], kernel: usize, g: impl Fn(usize, usize, usize, usize) -> A + Sync) -> Vec<A> {
     let side = kernel + OUT - 1;
     let points: Vec<[A; 2]> = points(side).iter().map(|&(p, scale)| [p, scale].map(A::from_f64)).collect();
-    let transform = |g: &dyn Fn(usize) -> A| {
-        let mut u = [g(kernel - 1); 6];
+    let transform = |g: &[A; 5]| {
+        let mut u = [g[kernel - 1]; 6];
         for (u, [p, scale]) in u.iter_mut().zip(&points) {
-            *u = *scale * (0..kernel).rev().fold(A::ZERO, |sum, k| sum * *p + g(k));
+            *u = *scale * g[..kernel].iter().rev().fold(A::ZERO, |sum, g| sum * *p + *g);
         }
         u
     };
-    let mut u = vec![A::ZERO; side * side * outputs * planes];
-    for o in 0..outputs {
-        for c in 0..planes {
+    // First `[O][C][places]`, as they are made.
+    let mut made = vec![A::ZERO; outputs * planes * side * side];
+    made.par_chunks_mut(planes * side * side).enumerate().for_each(|(o, made)| {
+        for (c, made) in made.chunks_exact_mut(side * side).enumerate() {
             // G g, by columns of g; then each of its rows times Gᵀ.
-            let mut columns = [[A::ZERO; 6]; 5];
+            let mut rows = [[A::ZERO; 5]; 6];
             for j in 0..kernel {
-                columns[j] = transform(&|i| g(o, c, i, j));
-            }
-            for i in 0..side {
-                for (j, &u_ij) in transform(&|j| columns[j][i])[..side].iter().enumerate() {
-                    u[((side * i + j) * outputs + o) * planes + c] = u_ij;
+                let mut column = [A::ZERO; 5];
+                for i in 0..kernel {
+                    column[i] = g(o, c, i, j);
+                }
+                for (row, u) in rows.iter_mut().zip(transform(&column)) {
+                    row[j] = u;
                 }
             }
+            for (made, row) in made.chunks_exact_mut(side).zip(&rows) {
+                made.copy_from_slice(&transform(row)[..side]);
+            }
         }
-    }
+    });
+    let mut u = vec![A::ZERO; made.len()];
+    u.par_chunks_mut(outputs * planes).enumerate().for_each(|(place, u)| {
+        for (u, made) in u.iter_mut().zip(made.iter().skip(place).step_by(side * side)) {
+            *u = *made;
+        }
+    });
     u
 }
 
