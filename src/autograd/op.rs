@@ -45,6 +45,11 @@ pub trait Op: Any + Debug + Send + Sync {
     /// Computes y from x. `y` has the spec that [`Op::output`] gave and unspecified content; all of it is written.
     fn forward(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved>;
 
+    /// The same where no backward follows: nothing need be kept for it, and a way may be taken whose rounding is too much for gradients.
+    fn infer(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
+        self.forward(x, y)
+    }
+
     /// Turns dy into the gradients of the inputs: for each slot that is wanted, the first contribution writes and later ones add.
     ///
     /// Empty lanes of dy are zero, and those of every dx are left zero.

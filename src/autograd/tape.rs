@@ -139,8 +139,8 @@ impl Tape {
             Some(y) => (y, Saved::new()),
             None => {
                 let mut y = Tensor::new(spec);
-                let saved = op.forward(&x, &mut y).map_err(at)?;
-                (y, saved)
+                let saved = if self.recording { op.forward(&x, &mut y) } else { op.infer(&x, &mut y) };
+                (y, saved.map_err(at)?)
             }
         };
         let wanted = inputs.iter().any(|&v| self.values[v.i()].wanted);

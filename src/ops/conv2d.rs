@@ -119,7 +119,17 @@ impl Op for Conv2d {
     fn forward(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
         let d = self.dims(&x[0].spec(), &x[1].spec());
         crate::dispatch!(y.dtype(), T => match y.device() {
-            Device::Cpu => forward::<T>(&d, x[0], x[1], x.get(2).copied(), y),
+            Device::Cpu => forward::<T>(&d, winograd::forward(&d), x[0], x[1], x.get(2).copied(), y),
+            Device::Cuda(_) => cuda::forward::<T>(&d, x[0], x[1], x.get(2).copied(), y)?,
+        });
+        Ok(Saved::new())
+    }
+
+    fn infer(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
+        let d = self.dims(&x[0].spec(), &x[1].spec());
+        let picture = winograd::forward(&d).map(Picture::for_inference);
+        crate::dispatch!(y.dtype(), T => match y.device() {
+            Device::Cpu => forward::<T>(&d, picture, x[0], x[1], x.get(2).copied(), y),
             Device::Cuda(_) => cuda::forward::<T>(&d, x[0], x[1], x.get(2).copied(), y)?,
         });
         Ok(Saved::new())
@@ -150,8 +160,8 @@ impl Op for Conv2d {
 
 // ---- CPU
 
-/// x [N,C,H,W], w [O,C,KH,KW], b [O], y [N,O,OH,OW]
-fn forward<T: Element>(d: &Dims, x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: &mut Tensor) {
+/// x [N,C,H,W], w [O,C,KH,KW], b [O], y [N,O,OH,OW]; `picture`: how Winograd's algorithm would do it, if it can.
+fn forward<T: Element>(d: &Dims, picture: Option<Picture>, x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: &mut Tensor) {
     let w = super::sums::<T>(w.data());
     let b = b.map(|b| super::sums::<T>(b.data()));
     let grid = Grid {
@@ -174,8 +184,8 @@ fn forward<T: Element>(d: &Dims, x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: 
         out_sy: 1,
         out_sx: 1,
     };
-    if let Some(p) = winograd::forward(d).filter(Picture::pays) {
-        let u = winograd::weights([d.o, d.c], d.kh, |o, c, kh, kw| w[((o * d.c + c) * d.kh + kh) * d.kw + kw]);
+    if let Some(p) = picture.filter(Picture::pays) {
+        let u = winograd::weights(&p, |o, c, kh, kw| w[((o * d.c + c) * d.kh + kh) * d.kw + kw]);
         return winograd::run::<T>(&p, &u, b.as_deref(), x, y, false);
     }
     let (x, plan) = (x.lanes::<T>(), Plan::new(grid));
@@ -194,7 +204,7 @@ fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) 
     let w = w.data::<T>();
     if let Some(p) = winograd::backward(d).filter(Picture::pays) {
         let flipped = |c: usize, o: usize, kh: usize, kw: usize| w[((o * d.c + c + 1) * d.kh - kh) * d.kw - kw - 1].up();
-        let u = winograd::weights([d.c, d.o], d.kh, flipped);
+        let u = winograd::weights(&p, flipped);
         let (dx, add) = dx.open();
         return winograd::run::<T>(&p, &u, None, dy, dx, add);
     }

@@ -92,6 +92,15 @@ impl Op for MaxPool2d {
         Ok(vec![at])
     }
 
+    fn infer(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
+        let axes = self.axes(&[x[0].spec()])?;
+        if y.device() != Device::Cpu {
+            return self.forward(x, y);
+        }
+        crate::dispatch!(y.dtype(), T => infer::<T>(&axes, x[0], y));
+        Ok(Saved::new())
+    }
+
     fn backward(&self, n: &Node, dy: &Tensor, dx: &mut [Slot]) -> Result<()> {
         let axes = self.axes(&[n.spec(0)])?;
         if dx[0].wanted() {
@@ -145,6 +154,36 @@ fn forward<T: Element>(axes: &[Axis; 2], x: &Tensor, y: &mut Tensor, at: &mut Te
     let (plane, out) = (rows.input * cols.input, rows.output * cols.output);
     let y = y.lanes_mut::<T>().par_chunks_mut(out).zip(at.lanes_mut::<u8>().par_chunks_mut(out));
     x.lanes::<T>().par_chunks(plane).zip(y).for_each(|(x, (y, at))| run::<T>(x, y, at, cols, &windows_y, &windows_x));
+}
+
+/// The same without winners' places.
+fn infer<T: Element>(axes: &[Axis; 2], x: &Tensor, y: &mut Tensor) {
+    simd! {
+        fn run<T: Element>(x: &[[T; L]], y: &mut [[T; L]], cols: &Axis, rows: &[Window], columns: &[Window]) {
+            for (row, y) in rows.iter().zip(y.chunks_exact_mut(cols.output)) {
+                for (column, y) in columns.iter().zip(y) {
+                    let mut best = [T::Acc::NEG_INFINITY; L];
+                    for i in 0..row.taps.len() {
+                        for x in &x[(row.start + i) * cols.input + column.start..][..column.taps.len()] {
+                            let x = Lane::load(x).0;
+                            for l in 0..L {
+                                // As above.
+                                #[allow(clippy::eq_op)]
+                                let wins = (x[l] > best[l]) | (x[l] != x[l]);
+                                best[l] = if wins { x[l] } else { best[l] };
+                            }
+                        }
+                    }
+                    Lane(best).store(y);
+                }
+            }
+        }
+    }
+    let [rows, cols] = axes;
+    let (windows_y, windows_x) = (rows.windows(), cols.windows());
+    let (plane, out) = (rows.input * cols.input, rows.output * cols.output);
+    let planes = x.lanes::<T>().par_chunks(plane).zip(y.lanes_mut::<T>().par_chunks_mut(out));
+    planes.for_each(|(x, y)| run::<T>(x, y, cols, &windows_y, &windows_x));
 }
 
 /// at, dy: [G, C, OH, OW, L]; dx: [G, C, H, W, L]. One task = one plane of one group.

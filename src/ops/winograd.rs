@@ -1,4 +1,4 @@
-//! Convolutions with a 3x3 or 5x5 kernel and stride 1 by fewer multiplications: Winograd's F(2x2, 3x3) and F(2x2, 5x5).
+//! Convolutions with a 3x3 or 5x5 kernel and stride 1 by fewer multiplications: Winograd's F(2x2, 3x3), F(2x2, 5x5) and F(4x4, 3x3).
 //!
 //! This is not an op. A tile of 2x2 outputs needs a window of 4x4 (6x6) pixels. Transformed, its 36 (100) products become 16 (36)
 //! (Winograd, "Arithmetic complexity of computations", 1980; Lavin and Gray, "Fast algorithms for convolutional neural networks",
@@ -10,7 +10,7 @@
 //! Bᵀ = | 0  1  1  0 |  or   | 0 -4 -4  1  1  0 |   Gg = ┤   times 1, ½, ½ or ¼, -⅙, -⅙, 1/24, 1/24;
 //!      | 0 -1  1  0 |       | 0  4 -4 -1  1  0 |        └ the last g
 //!      | 0 -1  0  1 |       | 0 -2 -1  2  1  0 |
-//!                           | 0  2 -1 -2  1  0 |  (Aᵀm)_k = Σ_p m_p·pᵏ for k = 0, 1; the second plus m_∞
+//!                           | 0  2 -1 -2  1  0 |  (Aᵀm)_k = Σ_p m_p·pᵏ for each k; the last plus m_∞
 //!                           | 0  4  0 -5  0  1 |
 //!
 //! y = Aᵀ [ Σ_c (G g Gᵀ) ∘ (Bᵀ d B) ] A
@@ -20,12 +20,15 @@
 //! image, so the transforms are a few operations on lane vectors. Some tiles at a time go through all three stages, so that what
 //! lies between them stays in the second-level cache.
 //!
-//! The transforms cost additions and rounding: a test holds the error against that of direct sums. (F(4x4, 3x3) multiplies less than half
-//! as much again, but its error moved ResNet-8's gradients too far from PyTorch's.) [`Picture::pays`] decides by the shape alone;
+//! The transforms cost additions and rounding: a test holds the error against that of direct sums. F(4x4, 3x3), with the windows of
+//! a 5x5 kernel, multiplies half as much again, but its error moved ResNet-8's gradients too far from PyTorch's: it serves where nothing is differentiated. [`Picture::pays`] decides by the shape alone;
 //! `CUGRAD_WINOGRAD=off` keeps to direct sums. Read next: `winograd/dw.rs`, the weight gradient.
 
 pub(super) mod dw;
+mod kernels;
 mod products;
+
+pub(super) use kernels::weights;
 
 use super::conv2d::Dims;
 use super::correlate::Scratch;
@@ -34,9 +37,6 @@ use crate::simd;
 use crate::tensor::{Element, L, Real, Tensor, Vector};
 use rayon::prelude::*;
 use std::sync::LazyLock;
-
-/// Outputs of a tile along each side.
-const OUT: usize = 2;
 
 /// Lane vectors of transformed windows at a time: with their products, and the weights, half a second-level cache.
 const ROOM: usize = 2048;
@@ -52,12 +52,14 @@ pub(super) struct Picture {
     pub(super) padding: [usize; 2],
     /// The side of the kernel, 3 or 5.
     pub(super) kernel: usize,
+    /// Outputs of a tile along each side: 2, or 4 with a 3x3 kernel.
+    pub(super) out: usize,
 }
 
 impl Picture {
     /// Pixels of a window, and places of its transform, along each side.
     fn side(&self) -> usize {
-        self.kernel + OUT - 1
+        self.kernel + self.out - 1
     }
 
     fn places(&self) -> usize {
@@ -66,7 +68,7 @@ impl Picture {
 
     /// Tiles in a column and in a row.
     fn tiles(&self) -> [usize; 2] {
-        [self.written[1], self.written[2]].map(|size| size.div_ceil(OUT))
+        [self.written[1], self.written[2]].map(|size| size.div_ceil(self.out))
     }
 
     /// Products of direct sums, which leave out what lies outside: the taps inside of a column's, and of a row's, windows.
@@ -78,11 +80,21 @@ impl Picture {
         inside(1) * inside(2) * self.read[0] * self.written[0]
     }
 
-    /// Is this the faster way? Counts what a CPU does for a tile: products, and the transforms' loads, stores and additions.
-    pub(super) fn pays(&self) -> bool {
+    /// Counts what a CPU does for all tiles: products, and the transforms' loads, stores and additions.
+    fn work(&self) -> usize {
         let ([c, o], [rows, cols]) = ([self.read[0], self.written[0]], self.tiles());
-        let tile = self.places() * c * o + 2 * self.places() * self.side() * (c + o);
-        enabled() && rows * cols * tile < self.products()
+        rows * cols * (self.places() * c * o + 2 * self.places() * self.side() * (c + o))
+    }
+
+    /// Is this the faster way?
+    pub(super) fn pays(&self) -> bool {
+        enabled() && self.work() < self.products()
+    }
+
+    /// The same with the tiles that are fastest where nothing is differentiated.
+    pub(super) fn for_inference(self) -> Picture {
+        let large = Picture { out: if self.kernel == 3 { 4 } else { 2 }, ..self };
+        if large.work() < self.work() { large } else { self }
     }
 
     /// Tiles of a row that go through together.
@@ -104,61 +116,13 @@ pub(super) fn backward(d: &Dims) -> Option<Picture> {
 
 fn picture(d: &Dims, read: [usize; 3], written: [usize; 3], padding: [usize; 2]) -> Option<Picture> {
     let fits = matches!([d.kh, d.kw, d.sh, d.sw], [3, 3, 1, 1] | [5, 5, 1, 1]) && d.ph.max(d.pw) < d.kh;
-    fits.then_some(Picture { read, written, padding, kernel: d.kh })
+    fits.then_some(Picture { read, written, padding, kernel: d.kh, out: 2 })
 }
 
 /// `CUGRAD_WINOGRAD=off` keeps to direct sums.
 fn enabled() -> bool {
     static WANTED: LazyLock<bool> = LazyLock::new(|| std::env::var("CUGRAD_WINOGRAD").as_deref() != Ok("off"));
     *WANTED
-}
-
-/// The points of a window with that side, each with its factor in G; infinity is one more.
-fn points(side: usize) -> &'static [(f64, f64)] {
-    match side {
-        4 => &[(0.0, 1.0), (1.0, 0.5), (-1.0, 0.5)],
-        _ => &[(0.0, 1.0 / 4.0), (1.0, -1.0 / 6.0), (-1.0, -1.0 / 6.0), (2.0, 1.0 / 24.0), (-2.0, 1.0 / 24.0)],
-    }
-}
-
-/// G g Gᵀ for each output o and plane c with the taps g(o, c, kh, kw) of a kernel with that side: `[places][O][C]`.
-pub(super) fn weights<A: Real>([outputs, planes]: [usize; 2], kernel: usize, g: impl Fn(usize, usize, usize, usize) -> A + Sync) -> Vec<A> {
-    let side = kernel + OUT - 1;
-    let points: Vec<[A; 2]> = points(side).iter().map(|&(p, scale)| [p, scale].map(A::from_f64)).collect();
-    let transform = |g: &[A; 5]| {
-        let mut u = [g[kernel - 1]; 6];
-        for (u, [p, scale]) in u.iter_mut().zip(&points) {
-            *u = *scale * g[..kernel].iter().rev().fold(A::ZERO, |sum, g| sum * *p + *g);
-        }
-        u
-    };
-    // First `[O][C][places]`, as they are made.
-    let mut made = vec![A::ZERO; outputs * planes * side * side];
-    made.par_chunks_mut(planes * side * side).enumerate().for_each(|(o, made)| {
-        for (c, made) in made.chunks_exact_mut(side * side).enumerate() {
-            // G g, by columns of g; then each of its rows times Gᵀ.
-            let mut rows = [[A::ZERO; 5]; 6];
-            for j in 0..kernel {
-                let mut column = [A::ZERO; 5];
-                for i in 0..kernel {
-                    column[i] = g(o, c, i, j);
-                }
-                for (row, u) in rows.iter_mut().zip(transform(&column)) {
-                    row[j] = u;
-                }
-            }
-            for (made, row) in made.chunks_exact_mut(side).zip(&rows) {
-                made.copy_from_slice(&transform(row)[..side]);
-            }
-        }
-    });
-    let mut u = vec![A::ZERO; made.len()];
-    u.par_chunks_mut(outputs * planes).enumerate().for_each(|(place, u)| {
-        for (u, made) in u.iter_mut().zip(made.iter().skip(place).step_by(side * side)) {
-            *u = *made;
-        }
-    });
-    u
 }
 
 /// All groups: x and out as `p` says, u the transformed weights, b a bias for each plane of out.
@@ -196,46 +160,63 @@ fn correlate<A: Real>(x: &[[A; L]], u: &[A], b: Option<&[A]>, out: &mut [[A; L]]
             // v and m: [places][plane][tile]
             let (v, m) = scratch.split_at_mut(p.places() * slab(c, t));
             let tiles = [row, first, t];
-            match p.kernel {
-                3 => windows_3x3::<A>(x, v, p, tiles),
-                _ => windows_5x5::<A>(x, v, p, tiles),
+            match (p.kernel, p.out) {
+                (3, 2) => windows_of_4::<A>(x, v, p, tiles),
+                (3, _) => windows_of_6_for_4::<A>(x, v, p, tiles),
+                _ => windows_of_6_for_2::<A>(x, v, p, tiles),
             }
             let (taps, strides) = (dot(c, t, 1), Strides { x: 1, w: c, out: [t, 1] });
             for ((v, m), u) in v.chunks(slab(c, t)).zip(m.chunks_mut(slab(o, t))).zip(u.chunks(o * c)) {
                 strip::<A>(v, u, None, &taps, m, [o, t], &strides, false);
             }
-            match p.kernel {
-                3 => outputs_3x3::<A>(m, b, out, p, tiles, add),
-                _ => outputs_5x5::<A>(m, b, out, p, tiles, add),
+            match (p.kernel, p.out) {
+                (3, 2) => outputs_of_4::<A>(m, b, out, p, tiles, add),
+                (3, _) => four_outputs_of_6::<A>(m, b, out, p, tiles, add),
+                _ => two_outputs_of_6::<A>(m, b, out, p, tiles, add),
             }
         }
     }
 }
 
 simd! {
-    fn windows_3x3<A: Real>(x: &[[A; L]], v: &mut [[A; L]], p: &Picture, tiles: [usize; 3]) {
-        windows::<A, V, 4>(x, v, p, tiles);
+    fn windows_of_4<A: Real>(x: &[[A; L]], v: &mut [[A; L]], p: &Picture, tiles: [usize; 3]) {
+        windows::<A, V, 4, 2>(x, v, p, tiles);
     }
 }
 simd! {
-    fn windows_5x5<A: Real>(x: &[[A; L]], v: &mut [[A; L]], p: &Picture, tiles: [usize; 3]) {
-        windows::<A, V, 6>(x, v, p, tiles);
+    fn windows_of_6_for_2<A: Real>(x: &[[A; L]], v: &mut [[A; L]], p: &Picture, tiles: [usize; 3]) {
+        windows::<A, V, 6, 2>(x, v, p, tiles);
     }
 }
 simd! {
-    fn outputs_3x3<A: Real>(m: &[[A; L]], b: Option<&[A]>, out: &mut [[A; L]], p: &Picture, tiles: [usize; 3], add: bool) {
-        outputs::<A, V, 4>(m, b, out, p, tiles, add);
+    fn windows_of_6_for_4<A: Real>(x: &[[A; L]], v: &mut [[A; L]], p: &Picture, tiles: [usize; 3]) {
+        windows::<A, V, 6, 4>(x, v, p, tiles);
     }
 }
 simd! {
-    fn outputs_5x5<A: Real>(m: &[[A; L]], b: Option<&[A]>, out: &mut [[A; L]], p: &Picture, tiles: [usize; 3], add: bool) {
-        outputs::<A, V, 6>(m, b, out, p, tiles, add);
+    fn outputs_of_4<A: Real>(m: &[[A; L]], b: Option<&[A]>, out: &mut [[A; L]], p: &Picture, tiles: [usize; 3], add: bool) {
+        outputs::<A, V, 4, 2>(m, b, out, p, tiles, add);
+    }
+}
+simd! {
+    fn two_outputs_of_6<A: Real>(m: &[[A; L]], b: Option<&[A]>, out: &mut [[A; L]], p: &Picture, tiles: [usize; 3], add: bool) {
+        outputs::<A, V, 6, 2>(m, b, out, p, tiles, add);
+    }
+}
+simd! {
+    fn four_outputs_of_6<A: Real>(m: &[[A; L]], b: Option<&[A]>, out: &mut [[A; L]], p: &Picture, tiles: [usize; 3], add: bool) {
+        outputs::<A, V, 6, 4>(m, b, out, p, tiles, add);
     }
 }
 
 /// v[.][c][i] = Bᵀ d B of t tiles of a row, whose windows have `S` rows,, beginning with the tile `first`.
 #[inline(always)]
-fn windows<A: Real, V: Vector<A>, const S: usize>(x: &[[A; L]], v: &mut [[A; L]], p: &Picture, [row, first, t]: [usize; 3]) {
+fn windows<A: Real, V: Vector<A>, const S: usize, const OUT: usize>(
+    x: &[[A; L]],
+    v: &mut [[A; L]],
+    p: &Picture,
+    [row, first, t]: [usize; 3],
+) {
     let [planes, height, width] = p.read;
     let start = (OUT * first) as isize - p.padding[1] as isize;
     let slab = slab(planes, t);
@@ -321,18 +302,26 @@ fn input<A: Real, V: Vector<A>, const S: usize>(d: [V; S]) -> [V; S] {
 
 /// Aᵀ m
 #[inline(always)]
-fn output<A: Real, V: Vector<A>, const S: usize>(m: [V; S]) -> [V; OUT] {
+fn output<A: Real, V: Vector<A>, const S: usize, const OUT: usize>(m: [V; S]) -> [V; OUT] {
     let (sum, difference) = (m[1].plus(m[2]), m[1].minus(m[2]));
-    let (even, odd) = (m[0].plus(sum), difference.plus(m[S - 1]));
-    if S == 4 {
-        return [even, odd];
+    let mut y = [m[0].plus(sum); OUT];
+    y[1] = difference;
+    if S == 6 {
+        let (sum_2, difference_2) = (m[3].plus(m[4]), m[3].minus(m[4]));
+        y[0] = y[0].plus(sum_2);
+        y[1] = difference_2.fma(by::<A, V>(2.0), difference);
+        if OUT == 4 {
+            y[2] = sum_2.fma(by::<A, V>(4.0), sum);
+            y[3] = difference_2.fma(by::<A, V>(8.0), difference);
+        }
     }
-    [even.plus(m[3].plus(m[4])), m[3].minus(m[4]).fma(by::<A, V>(2.0), odd)]
+    y[OUT - 1] = y[OUT - 1].plus(m[S - 1]);
+    y
 }
 
 /// out (+)= b + Aᵀ m A of t tiles of a row.
 #[inline(always)]
-fn outputs<A: Real, V: Vector<A>, const S: usize>(
+fn outputs<A: Real, V: Vector<A>, const S: usize, const OUT: usize>(
     m: &[[A; L]],
     b: Option<&[A]>,
     out: &mut [[A; L]],
@@ -352,14 +341,14 @@ fn outputs<A: Real, V: Vector<A>, const S: usize>(
                 for r in 0..S {
                     places[r] = V::load(&m[(S * r + j) * slab + o * t + i]);
                 }
-                columns[j] = output::<A, V, S>(places);
+                columns[j] = output::<A, V, S, OUT>(places);
             }
             for r in 0..OUT {
                 let mut places = [bias; S];
                 for j in 0..S {
                     places[j] = columns[j][r];
                 }
-                let y = output::<A, V, S>(places);
+                let y = output::<A, V, S, OUT>(places);
                 let (row, col) = (OUT * row + r, OUT * (first + i));
                 if row < height {
                     for (out, y) in out[row * width..][col..width].iter_mut().zip(y) {
@@ -386,7 +375,7 @@ mod tests {
         let k = p.kernel;
         let g: Vec<f32> = (0..o * c * k * k).map(|i| rng.normal(1, i as u64) as f32).collect();
         let tap = |o: usize, plane: usize, kh: usize, kw: usize| g[((o * c + plane) * k + kh) * k + kw];
-        let u = weights::<f32>([o, c], k, tap);
+        let u = weights::<f32>(p, tap);
         let mut out = vec![[f32::NAN; L]; o * oh * ow];
         correlate::<f32>(&x, &u, None, &mut out, p, &mut vec![[f32::NAN; L]; scratch(p)], false);
         let (mut worst, mut squares) = ([0.0f64; 2], 0.0);
@@ -414,21 +403,33 @@ mod tests {
 
     #[test]
     fn its_error_is_near_that_of_direct_sums() {
-        for (c, o, h, kernel, padding) in [
-            (3, 5, 6, 3, 1),
-            (16, 16, 28, 3, 1),
-            (64, 64, 7, 3, 1),
-            (10, 20, 9, 3, 0),
-            (7, 2, 5, 3, 2),
-            (10, 20, 12, 5, 0),
-            (16, 32, 14, 5, 2),
-            (20, 10, 8, 5, 4),
+        for (c, o, h, kernel, padding, tile) in [
+            (3, 5, 6, 3, 1, 2),
+            (16, 16, 28, 3, 1, 2),
+            (64, 64, 7, 3, 1, 2),
+            (10, 20, 9, 3, 0, 2),
+            (7, 2, 5, 3, 2, 2),
+            (10, 20, 12, 5, 0, 2),
+            (16, 32, 14, 5, 2, 2),
+            (20, 10, 8, 5, 4, 2),
+            (3, 5, 6, 3, 1, 4),
+            (16, 16, 28, 3, 1, 4),
+            (64, 64, 7, 3, 1, 4),
+            (10, 20, 9, 3, 0, 4),
+            (7, 2, 5, 3, 2, 4),
         ] {
             let out = h + 2 * padding + 1 - kernel;
-            let p = Picture { read: [c, h, h], written: [o, out, out], padding: [padding; 2], kernel };
+            let p = Picture { read: [c, h, h], written: [o, out, out], padding: [padding; 2], kernel, out: tile };
             let [winograd, direct] = errors(&p);
-            println!("{c}->{o} {h}x{h} k{kernel} p{padding}: {winograd:.1e} of the root mean square, direct sums {direct:.1e}");
-            assert!(winograd < if kernel == 3 { 1.5 } else { 8.0 } * direct, "{p:?}: {winograd:e} against {direct:e}");
+            println!(
+                "{c}->{o} {h}x{h} k{kernel} p{padding}, tiles of {tile}: {winograd:.1e} of the root mean square, direct sums {direct:.1e}"
+            );
+            let times = match (kernel, tile) {
+                (3, 2) => 1.5,
+                (5, _) => 8.0,
+                _ => 20.0,
+            };
+            assert!(winograd < times * direct, "{p:?}: {winograd:e} against {direct:e}");
         }
     }
 }

@@ -20,7 +20,7 @@ const ROOT: [&str; 5] = ["simd", "dispatch", "Error", "Kind", "Result"];
 const LONGEST: usize = 400;
 
 /// Files of `src/ops` that are not the page of an op.
-const NO_PAGE: [&str; 11] = [
+const NO_PAGE: [&str; 12] = [
     "mod.rs",
     "case.rs",
     "correlate.rs",
@@ -31,6 +31,7 @@ const NO_PAGE: [&str; 11] = [
     "normalise.rs",
     "winograd.rs",
     "dw.rs",
+    "kernels.rs",
     "products.rs",
 ];
 

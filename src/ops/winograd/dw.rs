@@ -12,10 +12,11 @@
 //! going on through other layers.)
 //!
 //! A task owns some outputs and some rows of tiles. As many tiles as half a second-level cache holds are transformed together, one of the
-//! six rows of places after another, so that a sum stays in a register for long before its lanes are added. Read next: `conv2d.rs`.
+//! six rows of places after another, so that a sum stays in a register for long before its lanes are added. Read next: `kernels.rs`, `products.rs`.
 
+use super::kernels::{gradient, points};
 use super::products::{blocks, place, products, stride};
-use super::{Picture, by, enabled, input, points};
+use super::{Picture, by, enabled, input};
 use crate::ops::correlate::Scratch;
 use crate::simd;
 use crate::tensor::{Element, L, Real, Spec, Stored, Tensor, Vector, load};
@@ -121,7 +122,7 @@ pub(in crate::ops) fn run<T: Element>(plan: &Plan, x: &Tensor, dy: &Tensor) -> V
         let m = &m[i / outputs * of_task..];
         for (plane, dw) in dw.chunks_exact_mut(k * k).enumerate() {
             let at = place(i % outputs, plane, c);
-            kernel::<T::Acc>(std::array::from_fn(|j| m[j * (of_task / PLACES) + at]), dw, k);
+            gradient::<T::Acc>(std::array::from_fn(|j| m[j * (of_task / PLACES) + at]), dw, k);
         }
     });
     dw
@@ -281,30 +282,6 @@ fn combine<T: Element, V: Vector<T::Acc>, const N: usize>(
     }
 }
 
-/// Gᵀ m G: dw `[K][K]`.
-fn kernel<A: Real>(m: [A; PLACES], dw: &mut [A], k: usize) {
-    // Σ_p scale·pⁱ·m_p for each i, and for the last m at infinity.
-    let transform = |m: [A; SIDE]| {
-        let mut out = [A::ZERO; SIDE];
-        for (&(p, scale), &m) in points(SIDE).iter().zip(&m) {
-            let mut power = A::from_f64(scale) * m;
-            for out in &mut out[..k] {
-                *out = *out + power;
-                power = power * A::from_f64(p);
-            }
-        }
-        out[k - 1] = out[k - 1] + m[SIDE - 1];
-        out
-    };
-    let rows: [[A; SIDE]; SIDE] = std::array::from_fn(|i| transform(std::array::from_fn(|j| m[SIDE * i + j])));
-    for j in 0..k {
-        let column = transform(std::array::from_fn(|i| rows[i][j]));
-        for i in 0..k {
-            dw[i * k + j] = column[i];
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -354,7 +331,7 @@ mod tests {
             (2, 35, 10, 8, 8, 5, 4),
         ] {
             let [oh, ow] = [h, w].map(|size| size + 2 * padding + 1 - kernel);
-            let p = Picture { read: [c, h, w], written: [o, oh, ow], padding: [padding; 2], kernel };
+            let p = Picture { read: [c, h, w], written: [o, oh, ow], padding: [padding; 2], kernel, out: 2 };
             let [winograd, direct] = errors(p, n);
             println!("{c}->{o} {h}x{w} k{kernel} p{padding} n{n}: {winograd:.1e} of the root mean square, direct sums {direct:.1e}");
             assert!(winograd < 10.0 * direct, "{p:?}: {winograd:e} against {direct:e}");
