@@ -45,7 +45,8 @@ pub trait Op: Any + Debug + Send + Sync {
     /// Computes y from x. `y` has the spec that [`Op::output`] gave and unspecified content; all of it is written.
     fn forward(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved>;
 
-    /// The same where no backward follows: nothing need be kept for it, and a way may be taken whose rounding is too much for gradients.
+    /// The same where no backward follows: a way may be taken whose rounding is too much for gradients, and what only backward reads need not be
+    /// kept. (A layer may still read the rest by [`Tape::saved`](super::Tape::saved): a batch norm's statistics.)
     fn infer(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
         self.forward(x, y)
     }

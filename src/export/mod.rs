@@ -152,7 +152,7 @@ fn training(weights: &Checkpoint, trained: &Trained, saved: &Checkpoint) -> Resu
 }
 
 /// Reads a file back and compares its logits with the network's.
-fn prove(model: &mut Model, format: Format, path: &Path) -> Result<Proof> {
+fn prove(model: &Model, format: Format, path: &Path) -> Result<Proof> {
     let (dims, pictures) = pictures(model.input);
     let ours = logits(model, &dims, &pictures)?;
     let theirs = match format {
@@ -192,7 +192,7 @@ fn pictures([c, h, w]: [usize; 3]) -> (Vec<usize>, Vec<f32>) {
     (vec![PICTURES, c, h, w], (0..count).map(|i| rng.normal(0, i as u64) as f32).collect())
 }
 
-fn logits(model: &mut Model, dims: &[usize], pictures: &[f32]) -> Result<Vec<f64>> {
+fn logits(model: &Model, dims: &[usize], pictures: &[f32]) -> Result<Vec<f64>> {
     model.logits(Tensor::from_values(Spec::lanes(dims, DType::F32).on(Device::Cpu), pictures))?.read()
 }
 

@@ -31,8 +31,8 @@
 //! Cost: 2·N·O·OH·OW·C·KH·KW FLOP for each of y, dx and dw. One pass reads x and writes y; the weights stay in cache.
 //!
 //! dw sums over pixels and images, so each task (on a GPU: each warp) sums a share of them for some of the weights, and the shares are
-//! added in order. Where the kernel is 3x3 or 5x5 and the stride 1, all three take fewer multiplications
-//! where that pays (`winograd.rs`, `winograd/dw.rs`).
+//! added in order. Where the kernel is 3x3 or 5x5 and the stride 1, all three may take fewer
+//! multiplications (`winograd.rs`, `winograd/dw.rs`).
 //!
 //! Read next: `correlate.rs`, `taps.rs` and `winograd.rs`, the loops; then `maxpool2d.rs`.
 
@@ -119,19 +119,19 @@ impl Op for Conv2d {
     fn forward(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
         let d = self.dims(&x[0].spec(), &x[1].spec());
         crate::dispatch!(y.dtype(), T => match y.device() {
-            Device::Cpu => forward::<T>(&d, winograd::forward(&d), x[0], x[1], x.get(2).copied(), y),
+            Device::Cpu => forward::<T>(&d, winograd::of_y(&d), x[0], x[1], x.get(2).copied(), y),
             Device::Cuda(_) => cuda::forward::<T>(&d, x[0], x[1], x.get(2).copied(), y)?,
         });
         Ok(Saved::new())
     }
 
     fn infer(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
+        if y.device() != Device::Cpu {
+            return self.forward(x, y);
+        }
         let d = self.dims(&x[0].spec(), &x[1].spec());
-        let picture = winograd::forward(&d).map(Picture::for_inference);
-        crate::dispatch!(y.dtype(), T => match y.device() {
-            Device::Cpu => forward::<T>(&d, picture, x[0], x[1], x.get(2).copied(), y),
-            Device::Cuda(_) => cuda::forward::<T>(&d, x[0], x[1], x.get(2).copied(), y)?,
-        });
+        let picture = winograd::of_y(&d).map(Picture::for_inference);
+        crate::dispatch!(y.dtype(), T => forward::<T>(&d, picture, x[0], x[1], x.get(2).copied(), y));
         Ok(Saved::new())
     }
 
@@ -202,7 +202,7 @@ fn forward<T: Element>(d: &Dims, picture: Option<Picture>, x: &Tensor, w: &Tenso
 /// w [O,C,KH,KW], dy [N,O,OH,OW], dx [N,C,H,W]
 fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) {
     let w = w.data::<T>();
-    if let Some(p) = winograd::backward(d).filter(Picture::pays) {
+    if let Some(p) = winograd::of_dx(d).filter(Picture::pays) {
         let flipped = |c: usize, o: usize, kh: usize, kw: usize| w[((o * d.c + c + 1) * d.kh - kh) * d.kw - kw - 1].up();
         let u = winograd::weights(&p, flipped);
         let (dx, add) = dx.open();
@@ -261,24 +261,29 @@ fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) 
 
 /// x [N,C,H,W], dy [N,O,OH,OW], dw [O,C,KH,KW], db [O]
 fn backward_weight<T: Element>(d: &Dims, x: &Tensor, dy: &Tensor, dwb: &mut [Slot]) {
-    let sums = match winograd::forward(d).and_then(winograd::dw::plan) {
-        Some(plan) => {
-            let bias = dwb.get(1).is_some_and(Slot::wanted);
-            [winograd::dw::run::<T>(&plan, x, dy), if bias { backward_bias::<T>(d, dy) } else { Vec::new() }]
-        }
-        None => taps::weights::<T>(d, x, dy),
-    };
-    dwb.iter_mut().zip(&sums).for_each(|(slot, sums)| super::put(slot, sums));
+    let [dw, db @ ..] = dwb else { return };
+    if dw.wanted() {
+        let sums = match winograd::of_y(d).map(Picture::large).filter(winograd::dw::pays) {
+            Some(p) => winograd::dw::run::<T>(&p, x, dy),
+            None => taps::weights::<T>(d, x, dy),
+        };
+        super::put(dw, &sums);
+    }
+    if let [db] = db
+        && db.wanted()
+    {
+        super::put(db, &backward_bias::<T>(d, dy));
+    }
 }
 
 /// dy [N,O,OH,OW], db [O]
 fn backward_bias<T: Element>(d: &Dims, dy: &Tensor) -> Vec<T::Acc> {
     let (plane, dy) = (d.oh * d.ow, dy.lanes::<T>());
-    let sum = |o: usize| {
+    let sum = |scratch: &mut Scratch, o: usize| {
         let planes = dy.chunks_exact(plane).skip(o).step_by(d.o);
-        planes.fold(T::Acc::ZERO, |sum, dy| sum + total::<T::Acc>(Scratch::default().sums::<T>(dy)))
+        planes.fold(T::Acc::ZERO, |sum, dy| sum + total::<T::Acc>(scratch.sums::<T>(dy)))
     };
-    (0..d.o).into_par_iter().map(sum).collect()
+    (0..d.o).into_par_iter().map_init(Scratch::default, sum).collect()
 }
 
 // ---- CUDA
@@ -375,4 +380,65 @@ pub fn cases() -> Vec<Case> {
     case([1, 1, 2, 2], 2, [3, 3], [2, 2], [2, 2], true);
     case([1, 1, 1, 30], 2, [1, 7], [1, 1], [0, 3], true);
     cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autograd::{Gradients, Tape, Var};
+    use crate::tensor::{DType, Philox};
+
+    /// A convolution whose weight gradient is Winograd's: 17 images of 16x4x4 to 16 planes.
+    const SHAPES: [[usize; 4]; 2] = [[17, 16, 4, 4], [16, 16, 3, 3]];
+
+    /// Of x garbage fills the empty lanes, of dy zeros.
+    fn draw(stream: u64, dtype: DType, garbage: bool) -> Tensor {
+        let rng = Philox::new(4);
+        let [shape, _] = SHAPES;
+        let full = Spec::lanes([if garbage { 32 } else { shape[0] }, shape[1], shape[2], shape[3]], dtype);
+        let values: Vec<f64> = (0..full.shape.count() as u64).map(|i| rng.normal(stream, i)).collect();
+        Tensor::from_values(full, &values).view_as(Spec::lanes(shape, dtype))
+    }
+
+    fn ways_agree<T: Element>(bound: f64) {
+        let (op, [x, w]) = (Conv2d { stride: [1; 2], padding: [1; 2] }, SHAPES);
+        let d = op.dims(&Spec::lanes(x, T::DTYPE), &Spec::rows(w, T::DTYPE));
+        let p = winograd::of_y(&d).map(Picture::large).filter(winograd::dw::pays).unwrap();
+        let (x, dy) = (draw(0, T::DTYPE, true), draw(1, T::DTYPE, false));
+        let (winograd, direct) = (winograd::dw::run::<T>(&p, &x, &dy), taps::weights::<T>(&d, &x, &dy));
+        let rms = (direct.iter().map(|dw| dw.to_f64() * dw.to_f64()).sum::<f64>() / direct.len() as f64).sqrt();
+        for (a, b) in winograd.iter().zip(&direct) {
+            assert!((a.to_f64() - b.to_f64()).abs() < bound * rms, "{}: {a:?} and {b:?}", T::DTYPE);
+        }
+        let (sums, dy) = (backward_bias::<T>(&d, &dy), dy.values());
+        for (o, db) in sums.iter().enumerate() {
+            let sum: f64 = dy.chunks(16).skip(o).step_by(16).flatten().sum();
+            assert!((db.to_f64() - sum).abs() < bound * rms, "{}: {db:?} and {sum}", T::DTYPE);
+        }
+    }
+
+    #[test]
+    fn both_ways_give_one_weight_gradient() {
+        ways_agree::<f64>(1e-12);
+        ways_agree::<f32>(1e-4);
+        ways_agree::<half::bf16>(1e-4);
+        ways_agree::<half::f16>(1e-4);
+    }
+
+    #[test]
+    fn a_second_contribution_is_added() {
+        let op = Conv2d { stride: [1; 2], padding: [1; 2] };
+        let rng = Philox::new(6);
+        let w: Vec<f64> = (0..16 * 16 * 9).map(|i| rng.normal(0, i)).collect();
+        let gradient = |times: usize| {
+            let mut tape = Tape::new();
+            let (x, w) = (tape.input(draw(0, DType::F64, true)), tape.leaf(Tensor::from_values(Spec::rows(SHAPES[1], DType::F64), &w)));
+            let ys: Vec<Var> = (0..times).map(|_| tape.apply(op, &[x, w]).unwrap()).collect();
+            let y = ys[1..].iter().fold(ys[0], |sum, &y| tape.apply(crate::ops::add::Add, &[sum, y]).unwrap());
+            tape.backward_from(y, draw(1, DType::F64, false), &mut Gradients::default()).unwrap();
+            tape.gradient(w).unwrap().values()
+        };
+        let twice: Vec<f64> = gradient(1).iter().map(|dw| 2.0 * dw).collect();
+        assert_eq!(gradient(2), twice);
+    }
 }

@@ -307,6 +307,10 @@ mod tests {
         let x = tape.leaf(Tensor::from_values(spec, &[vec![0.0; 16 * picture.len()], picture.to_vec()].concat()));
         let y = tape.apply(op, &[x]).unwrap();
         let out = last(tape.value(y));
+        let mut inferred = Tensor::new(tape.spec(y));
+        op.infer(&[tape.value(x)], &mut inferred).unwrap();
+        let bits = |values: &[f64]| values.iter().map(|y| y.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&last(&inferred)), bits(&out));
         let dy: Vec<f64> = (0..tape.spec(y).shape.count()).map(|i| (i % out.len() + 1) as f64).collect();
         tape.backward_from(y, Tensor::from_values(tape.spec(y), &dy), &mut Gradients::default()).unwrap();
         (out, last(tape.gradient(x).unwrap()))

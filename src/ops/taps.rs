@@ -17,14 +17,14 @@ const BAND: usize = 20 << 10;
 
 /// One product's places: in x, counted from its channel's plane, and in dy, counted from its output's.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pixel {
+struct Pixel {
     x: u32,
     dy: u32,
 }
 
 /// All products of one weight, row by row of dy, for x widened by its padding. A list costs less than loops over rows and columns, whose rows
 /// are short.
-pub(super) fn pixels(d: &Dims) -> Vec<Pixel> {
+fn pixels(d: &Dims) -> Vec<Pixel> {
     let width = d.w + 2 * d.pw;
     let pixel = |oh: usize, ow: usize| Pixel { x: (oh * d.sh * width + ow * d.sw) as u32, dy: (oh * d.ow + ow) as u32 };
     (0..d.oh).flat_map(|oh| (0..d.ow).map(move |ow| pixel(oh, ow))).collect()
@@ -42,46 +42,39 @@ fn outputs_of_task(d: &Dims, groups: usize) -> usize {
     d.o.div_ceil(chunks)
 }
 
-/// dw `[O][C][KH][KW]` and db `[O]` of x `[N,C,H,W]` and dy `[N,O,OH,OW]`.
-pub(super) fn weights<T: Element>(d: &Dims, x: &Tensor, dy: &Tensor) -> [Vec<T::Acc>; 2] {
+/// dw `[O][C][KH][KW]` of x `[N,C,H,W]` and dy `[N,O,OH,OW]`.
+pub(super) fn weights<T: Element>(d: &Dims, x: &Tensor, dy: &Tensor) -> Vec<T::Acc> {
     let (g, per_output, plane) = (groups(d.n), d.c * d.kh * d.kw, d.oh * d.ow);
     let outputs = outputs_of_task(d, g);
     let shares = (TASKS / d.o.div_ceil(outputs)).clamp(1, g);
     let (mut wide, dy, pixels) = (Scratch::default(), dy.lanes::<T>(), pixels(d));
     let x = wide.widen::<T>(x.lanes::<T>(), [d.h, d.w], [d.ph, d.pw]);
     let per_group = x.len() / g;
-    // Each share of the groups has its sums for all channels, first of w, then of b.
-    let mut partial = Tensor::new(Spec::rows([shares, d.o * (per_output + 1)], T::Acc::DTYPE));
+    // Each share of the groups has its sums for all channels.
+    let mut partial = Tensor::new(Spec::rows([shares, d.o * per_output], T::Acc::DTYPE));
     let mut tasks = Vec::new();
-    for (share, partial) in partial.data_mut::<T::Acc>().chunks_mut(d.o * (per_output + 1)).enumerate() {
-        let (dw, db) = partial.split_at_mut(d.o * per_output);
-        let channels = dw.chunks_mut(outputs * per_output).zip(db.chunks_mut(outputs)).enumerate();
-        tasks.extend(channels.map(|(i, sums)| (share * g / shares..(share + 1) * g / shares, i * outputs, sums)));
+    for (share, partial) in partial.data_mut::<T::Acc>().chunks_mut(d.o * per_output).enumerate() {
+        let channels = partial.chunks_mut(outputs * per_output).enumerate();
+        tasks.extend(channels.map(|(i, dw)| (share * g / shares..(share + 1) * g / shares, i * outputs, dw)));
     }
     tasks.into_par_iter().for_each_init(
         || [(); 2].map(|()| Scratch::default()),
-        |[dy_scratch, sums], (groups, o, (dw, db))| {
+        |[dy_scratch, sums], (groups, o, dw)| {
             let sums = sums.room::<T::Acc>(dw.len());
-            db.fill(T::Acc::ZERO);
             for (i, g) in groups.enumerate() {
-                let x = &x[g * per_group..][..per_group];
-                let dy = dy_scratch.sums::<T>(&dy[(g * d.o + o) * plane..][..db.len() * plane]);
-                weights_of_group::<T::Acc>(x, dy, sums, d, &pixels, i == 0);
-                for (db, dy) in db.iter_mut().zip(dy.chunks_exact(plane)) {
-                    *db = *db + total::<T::Acc>(dy);
-                }
+                let dy = dy_scratch.sums::<T>(&dy[(g * d.o + o) * plane..][..dw.len() / per_output * plane]);
+                weights_of_group::<T::Acc>(&x[g * per_group..][..per_group], dy, sums, d, &pixels, i == 0);
             }
             add_lanes::<T::Acc>(sums, dw);
         },
     );
-    let mut sums = vec![T::Acc::ZERO; d.o * (per_output + 1)];
-    for partial in partial.data::<T::Acc>().chunks(sums.len()) {
-        for (sum, &p) in sums.iter_mut().zip(partial) {
-            *sum = *sum + p;
+    let mut dw = vec![T::Acc::ZERO; d.o * per_output];
+    for partial in partial.data::<T::Acc>().chunks(dw.len()) {
+        for (dw, &p) in dw.iter_mut().zip(partial) {
+            *dw = *dw + p;
         }
     }
-    let db = sums.split_off(d.o * per_output);
-    [sums, db]
+    dw
 }
 
 simd! {
@@ -89,7 +82,7 @@ simd! {
     /// lane; `first`: dw holds nothing yet.
     ///
     /// x [C][H + 2ph][W + 2pw], dy [outputs][OH][OW], dw [outputs][C][KH][KW]
-    pub(super) fn weights_of_group<A: Real>(x: &[[A; L]], dy: &[[A; L]], dw: &mut [[A; L]], d: &Dims, pixels: &[Pixel], first: bool) {
+    fn weights_of_group<A: Real>(x: &[[A; L]], dy: &[[A; L]], dw: &mut [[A; L]], d: &Dims, pixels: &[Pixel], first: bool) {
         let outputs = dy.len() / (d.oh * d.ow);
         let nine = const { V::ROOM >= 32 } && [d.kh, d.kw] == [3, 3];
         let most = match const { V::ROOM } {
@@ -97,7 +90,6 @@ simd! {
             8.. => 2,
             _ => 1,
         };
-        // A few rows at a time: dy's stay in the cache for all channels, and x's for all taps.
         let row = (d.sh * (d.w + 2 * d.pw) + most * d.ow) * size_of::<[A; L]>();
         let bands = d.oh.div_ceil((BAND / row).max(1));
         // What is larger, a row of x or the rows of dy that it meets, stays in the first-level cache while the other goes by.
@@ -148,7 +140,7 @@ fn pieces<A: Real, V: Vector<A>>(at: &Place<A>, dw: &mut [[A; L]], outputs: usiz
 
 simd! {
     /// out[i] = the sum of x[i]'s lanes.
-    pub(super) fn add_lanes<A: Real>(x: &[[A; L]], out: &mut [A]) {
+    fn add_lanes<A: Real>(x: &[[A; L]], out: &mut [A]) {
         for (x, out) in x.iter().zip(out) {
             *out = V::load(x).total();
         }

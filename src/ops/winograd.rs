@@ -20,14 +20,16 @@
 //! image, so the transforms are a few operations on lane vectors. Some tiles at a time go through all three stages, so that what
 //! lies between them stays in the second-level cache.
 //!
-//! The transforms cost additions and rounding: a test holds the error against that of direct sums. F(4x4, 3x3), with the windows of
-//! a 5x5 kernel, multiplies half as much again, but its error moved ResNet-8's gradients too far from PyTorch's: it serves where nothing is differentiated. [`Picture::pays`] decides by the shape alone;
-//! `CUGRAD_WINOGRAD=off` keeps to direct sums. Read next: `winograd/dw.rs`, the weight gradient.
+//! The transforms cost additions and rounding: a test holds the error against that of direct sums. Tiles of 4x4 with a 3x3 kernel take the
+//! windows of a 5x5 kernel and little more than half the products (36 for 144), but their error moved ResNet-8's gradients too far from PyTorch's: they
+//! serve where nothing is differentiated. [`Picture::pays`] decides by the shape alone; `CUGRAD_WINOGRAD=off` keeps to direct sums. Read
+//! next: `winograd/dw.rs`, the weight gradient.
 
 pub(super) mod dw;
 mod kernels;
 mod products;
 
+use kernels::SIDE;
 pub(super) use kernels::weights;
 
 use super::conv2d::Dims;
@@ -91,9 +93,14 @@ impl Picture {
         enabled() && self.work() < self.products()
     }
 
+    /// The same with windows of 6x6.
+    pub(super) fn large(self) -> Picture {
+        Picture { out: SIDE + 1 - self.kernel, ..self }
+    }
+
     /// The same with the tiles that are fastest where nothing is differentiated.
     pub(super) fn for_inference(self) -> Picture {
-        let large = Picture { out: if self.kernel == 3 { 4 } else { 2 }, ..self };
+        let large = self.large();
         if large.work() < self.work() { large } else { self }
     }
 
@@ -104,13 +111,13 @@ impl Picture {
     }
 }
 
-/// d's forward as a picture, if it has stride 1 and one of the kernels.
-pub(super) fn forward(d: &Dims) -> Option<Picture> {
+/// d's y as a picture of x, if it has stride 1 and one of the kernels.
+pub(super) fn of_y(d: &Dims) -> Option<Picture> {
     picture(d, [d.c, d.h, d.w], [d.o, d.oh, d.ow], [d.ph, d.pw])
 }
 
 /// d's dx as a picture of dy, likewise.
-pub(super) fn backward(d: &Dims) -> Option<Picture> {
+pub(super) fn of_dx(d: &Dims) -> Option<Picture> {
     picture(d, [d.o, d.oh, d.ow], [d.c, d.h, d.w], [d.ph, d.pw].map(|p| (d.kh - 1).wrapping_sub(p)))
 }
 
@@ -160,56 +167,36 @@ fn correlate<A: Real>(x: &[[A; L]], u: &[A], b: Option<&[A]>, out: &mut [[A; L]]
             // v and m: [places][plane][tile]
             let (v, m) = scratch.split_at_mut(p.places() * slab(c, t));
             let tiles = [row, first, t];
-            match (p.kernel, p.out) {
-                (3, 2) => windows_of_4::<A>(x, v, p, tiles),
-                (3, _) => windows_of_6_for_4::<A>(x, v, p, tiles),
-                _ => windows_of_6_for_2::<A>(x, v, p, tiles),
-            }
+            transformed::<A>(x, v, p, tiles);
             let (taps, strides) = (dot(c, t, 1), Strides { x: 1, w: c, out: [t, 1] });
             for ((v, m), u) in v.chunks(slab(c, t)).zip(m.chunks_mut(slab(o, t))).zip(u.chunks(o * c)) {
                 strip::<A>(v, u, None, &taps, m, [o, t], &strides, false);
             }
-            match (p.kernel, p.out) {
-                (3, 2) => outputs_of_4::<A>(m, b, out, p, tiles, add),
-                (3, _) => four_outputs_of_6::<A>(m, b, out, p, tiles, add),
-                _ => two_outputs_of_6::<A>(m, b, out, p, tiles, add),
-            }
+            returned::<A>(m, b, out, p, tiles, add);
         }
     }
 }
 
 simd! {
-    fn windows_of_4<A: Real>(x: &[[A; L]], v: &mut [[A; L]], p: &Picture, tiles: [usize; 3]) {
-        windows::<A, V, 4, 2>(x, v, p, tiles);
+    fn transformed<A: Real>(x: &[[A; L]], v: &mut [[A; L]], p: &Picture, tiles: [usize; 3]) {
+        match (p.kernel, p.out) {
+            (3, 2) => windows::<A, V, 4, 2>(x, v, p, tiles),
+            (3, _) => windows::<A, V, 6, 4>(x, v, p, tiles),
+            _ => windows::<A, V, 6, 2>(x, v, p, tiles),
+        }
     }
 }
 simd! {
-    fn windows_of_6_for_2<A: Real>(x: &[[A; L]], v: &mut [[A; L]], p: &Picture, tiles: [usize; 3]) {
-        windows::<A, V, 6, 2>(x, v, p, tiles);
-    }
-}
-simd! {
-    fn windows_of_6_for_4<A: Real>(x: &[[A; L]], v: &mut [[A; L]], p: &Picture, tiles: [usize; 3]) {
-        windows::<A, V, 6, 4>(x, v, p, tiles);
-    }
-}
-simd! {
-    fn outputs_of_4<A: Real>(m: &[[A; L]], b: Option<&[A]>, out: &mut [[A; L]], p: &Picture, tiles: [usize; 3], add: bool) {
-        outputs::<A, V, 4, 2>(m, b, out, p, tiles, add);
-    }
-}
-simd! {
-    fn two_outputs_of_6<A: Real>(m: &[[A; L]], b: Option<&[A]>, out: &mut [[A; L]], p: &Picture, tiles: [usize; 3], add: bool) {
-        outputs::<A, V, 6, 2>(m, b, out, p, tiles, add);
-    }
-}
-simd! {
-    fn four_outputs_of_6<A: Real>(m: &[[A; L]], b: Option<&[A]>, out: &mut [[A; L]], p: &Picture, tiles: [usize; 3], add: bool) {
-        outputs::<A, V, 6, 4>(m, b, out, p, tiles, add);
+    fn returned<A: Real>(m: &[[A; L]], b: Option<&[A]>, out: &mut [[A; L]], p: &Picture, tiles: [usize; 3], add: bool) {
+        match (p.kernel, p.out) {
+            (3, 2) => outputs::<A, V, 4, 2>(m, b, out, p, tiles, add),
+            (3, _) => outputs::<A, V, 6, 4>(m, b, out, p, tiles, add),
+            _ => outputs::<A, V, 6, 2>(m, b, out, p, tiles, add),
+        }
     }
 }
 
-/// v[.][c][i] = Bᵀ d B of t tiles of a row, whose windows have `S` rows,, beginning with the tile `first`.
+/// v[.][c][i] = Bᵀ d B of t tiles of a row, whose windows have `S` rows, beginning with the tile `first`.
 #[inline(always)]
 fn windows<A: Real, V: Vector<A>, const S: usize, const OUT: usize>(
     x: &[[A; L]],
@@ -230,7 +217,7 @@ fn windows<A: Real, V: Vector<A>, const S: usize, const OUT: usize>(
                 rows[i] = Some(&x[row * width..][..width]);
             }
         }
-        // Neighbouring windows share all but two columns.
+        // Neighbouring windows share all but OUT columns.
         let mut columns = [[V::splat(A::ZERO); S]; S];
         for j in OUT..S {
             columns[j] = column::<A, V, S>(&rows, start + (j - OUT) as isize);

@@ -321,6 +321,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn some_images_are_copied() {
+        for dtype in [DType::F32, DType::I32, DType::U8] {
+            let values: Vec<f64> = (0..37 * 3).map(f64::from).collect();
+            let lanes = Tensor::from_values(Spec::lanes([37, 3], dtype), &values);
+            assert_eq!((lanes.images(0..16).values(), lanes.images(16..37).values()), (values[..48].to_vec(), values[48..].to_vec()));
+            assert_eq!(lanes.images(32..37).spec(), Spec::lanes([5, 3], dtype));
+            let rows = Tensor::from_values(Spec::rows([37, 3], dtype), &values);
+            assert_eq!(rows.images(5..7).values(), values[15..21]);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "image 5 does not begin a group")]
+    fn images_in_lanes_begin_with_a_group() {
+        Tensor::zeros(Spec::lanes([37, 3], DType::F32)).images(5..7);
+    }
+
+    #[test]
     fn lanes_go_there_and_back_and_leave_zeros() {
         for n in [1, 2, 16, 17, 33] {
             for dtype in [DType::F32, DType::F64, DType::Bf16, DType::F16, DType::I32] {

@@ -66,7 +66,7 @@ impl Teacher {
     }
 
     /// The loss of a student with these logits and cross-entropy on pictures x, a scalar.
-    pub fn judge(&mut self, tape: &mut Tape, x: Tensor, logits: Var, cross_entropy: Var) -> Result<Var> {
+    pub fn judge(&self, tape: &mut Tape, x: Tensor, logits: Var, cross_entropy: Var) -> Result<Var> {
         let taught = self.model.logits(x)?;
         self.blend.loss(tape, logits, taught, cross_entropy)
     }

@@ -103,7 +103,7 @@ impl<'a> Engine<'a> {
         range: Range<usize>,
         full: bool,
         s: &Setting,
-        mut teacher: Option<&mut Teacher>,
+        teacher: Option<&Teacher>,
     ) -> Result<()> {
         let Self { loader, clock, totals, order, augment, capture, stage, .. } = self;
         let n = range.len();
@@ -114,7 +114,7 @@ impl<'a> Engine<'a> {
         let device = model.device;
         let mut eager = || {
             let batch = loader.gather(there, &clock.place, n, Some((*augment, s.seed, &clock.step)))?;
-            train_step(model, optimizer, clock, totals, batch, s, teacher.as_deref_mut())
+            train_step(model, optimizer, clock, totals, batch, s, teacher)
         };
         if !*capture || !full {
             return eager();
@@ -165,7 +165,7 @@ impl<'a> Engine<'a> {
         model: &mut Model,
         steps: &[Range<usize>],
         s: &Setting,
-        teacher: Option<&mut Teacher>,
+        teacher: Option<&Teacher>,
     ) -> Result<Option<(u64, String)>> {
         let Some((at, range)) = self.clock.halted()?.and_then(|at| Some((at, steps.get(at as usize)?.clone()))) else { return Ok(None) };
         let Self { loader, clock, order, augment, .. } = self;

@@ -25,7 +25,7 @@ use rayon::prelude::*;
 type Judged = [Tensor; 3];
 
 /// Can the gradients of n images be computed so? With f16 the loss has a scale.
-pub(super) fn apply(model: &Model, n: usize) -> bool {
+pub(super) fn possible(model: &Model, n: usize) -> bool {
     model.device == Device::Cpu && model.separate() && shares(n).len() > 1 && model.dtype != DType::F16
 }
 
@@ -90,7 +90,7 @@ mod tests {
         );
         let mut clock = Clock::new(DType::F64, Device::Cpu, Default::default());
         let (mut totals, s) = (totals(&model), Setting { lr: 0.1, label_smoothing: 0.1, seed: 0 });
-        assert!(apply(&model, n));
+        assert!(possible(&model, n));
         if by_shares {
             gradients(&mut model, &mut clock, &mut totals, &batch, &s).unwrap();
         } else {

@@ -31,7 +31,7 @@ pub(super) fn forward(
     (pictures, labels): (Tensor, Tensor),
     step: Tensor,
     s: &Setting,
-    teacher: Option<&mut Teacher>,
+    teacher: Option<&Teacher>,
 ) -> Result<[Var; 3]> {
     let x = tape.input(pictures.clone());
     let target = tape.input(labels);
@@ -54,10 +54,10 @@ pub fn train_step(
     totals: &mut Tensor,
     batch: (Tensor, Tensor),
     s: &Setting,
-    teacher: Option<&mut Teacher>,
+    teacher: Option<&Teacher>,
 ) -> Result<()> {
     let n = batch.1.shape().count();
-    if teacher.is_none() && shares::apply(model, n) {
+    if teacher.is_none() && shares::possible(model, n) {
         shares::gradients(model, clock, totals, &batch, s)?;
     } else {
         let mut tape = Tape::new();
@@ -82,7 +82,7 @@ pub fn totals(model: &Model) -> Tensor {
 ///
 /// Gives the sums of the losses (without label smoothing) and of the hits.
 pub fn evaluate(
-    model: &mut Model,
+    model: &Model,
     loader: &Loader,
     numbers: &[u32],
     batch: usize,

@@ -243,7 +243,7 @@ impl<'a> Trainer<'a> {
             self.optimizer.set_momentum(momentum);
         }
         let (full, setting) = (range.len() == self.config.batch, self.setting(lr));
-        engine.step(&mut self.model, &mut self.optimizer, range, full, &setting, self.teacher.as_mut())?;
+        engine.step(&mut self.model, &mut self.optimizer, range, full, &setting, self.teacher.as_ref())?;
         self.progress.step += 1;
         self.progress.step_in_epoch += 1;
         Ok(lr)

@@ -125,3 +125,19 @@ fn later_gradients_are_added() {
 fn later_gradients_are_added_on_a_gpu() {
     later_gradients_add(device::open());
 }
+
+/// Where nothing is differentiated an op may go another way; only a convolution's rounding may differ.
+#[test]
+fn inference_gives_what_forward_gives() {
+    each_case(Device::Cpu, |case, inputs| {
+        let value = |mut tape: Tape| {
+            let vars: Vec<Var> = inputs.iter().map(|x| tape.input(dirty(x))).collect();
+            let y = tape.apply_at(&Arc::from(""), case.op.clone(), &vars)?;
+            tape.value(y).read()
+        };
+        let (forward, inference) = (value(Tape::new())?, value(Tape::inference())?);
+        let bound = if case.op.name() == "conv2d" { 1e-4 } else { 0.0 };
+        let differ = forward.iter().zip(&inference).filter(|(a, b)| (*a - *b).abs() > bound * (1.0 + a.abs())).count();
+        Ok(if differ == 0 { Vec::new() } else { vec![format!("{differ} of {} numbers differ", forward.len())] })
+    });
+}

@@ -10,7 +10,7 @@ use cugrad::models::{ALL, Known, Model, Options};
 use cugrad::ops::cross_entropy::{CrossEntropy, Reduction};
 use cugrad::ops::dropout;
 use cugrad::optim::{self, Clock, LossScale, Optimizer, Rule};
-use cugrad::tensor::{DType, Spec, Tensor};
+use cugrad::tensor::{DType, Philox, Spec, Tensor};
 use cugrad::train::Running;
 use cugrad::train::step::{Setting, totals, train_step};
 use serde_json::Value;
@@ -334,12 +334,12 @@ fn on_threads(threads: usize, run: impl FnOnce() + Send) {
 
 #[test]
 fn any_number_of_threads_gives_the_same_bits() {
-    // The third has dropout.
-    for name in ["lenet", "resnet8", "mnist-cnn-fixed"] {
+    // The third has dropout; 100 images go through LeNet in shares.
+    for (name, n) in [("lenet", 33), ("lenet", 100), ("resnet8", 33), ("mnist-cnn-fixed", 33)] {
         let run = |threads: usize| {
             let mut state: Vec<u64> = Vec::new();
             on_threads(threads, || {
-                train(name, 33, 3, |model| state = model.params.state().flat_map(|(_, t)| t.values()).map(f64::to_bits).collect());
+                train(name, n, 3, |model| state = model.params.state().flat_map(|(_, t)| t.values()).map(f64::to_bits).collect());
             });
             state
         };
@@ -364,9 +364,22 @@ fn a_steady_step_allocates_nothing() {
         assert!(output.status.success() && text.contains("1 passed"), "{text}");
         return;
     }
-    for name in ["lenet", "resnet8"] {
+    for (name, n) in [("lenet", 32), ("lenet", 100), ("resnet8", 32)] {
         let mut allocations = Vec::new();
-        on_threads(1, || train(name, 32, 8, |_| allocations.push(memory::usage().allocations)));
+        on_threads(1, || train(name, n, 8, |_| allocations.push(memory::usage().allocations)));
         assert!(allocations[2..].iter().all(|&a| a == allocations[2]), "{name}: allocations after each step: {allocations:?}");
+    }
+}
+
+#[test]
+fn shares_of_a_batch_have_the_logits_of_the_whole() {
+    for name in ["lenet", "resnet8"] {
+        let (model, rng) = (Model::build(name, &Options::default()).unwrap(), Philox::new(8));
+        let pictures: Vec<f64> = (0..100 * 784).map(|i| rng.normal(0, i)).collect();
+        let x = Tensor::from_values(Spec::lanes([100, 1, 28, 28], DType::F32), &pictures);
+        let mut tape = Tape::inference();
+        let at_once = tape.input(x.clone());
+        let at_once = model.eval(&mut tape, at_once).unwrap();
+        assert_eq!(model.logits(x).unwrap().values(), tape.value(at_once).values(), "{name}");
     }
 }

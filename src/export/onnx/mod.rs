@@ -40,7 +40,7 @@ pub const OUTPUT: &str = "logits";
 const BATCH: &str = "N";
 
 /// The graph of a network that computes in f32 on the CPU. `about` are named strings for the metadata.
-pub fn export(model: &mut Model, about: &[(&str, String)]) -> Result<ModelProto> {
+pub fn export(model: &Model, about: &[(&str, String)]) -> Result<ModelProto> {
     let [c, h, w] = model.input;
     let mut tape = Tape::inference();
     let x = tape.input(Tensor::zeros(Spec::lanes([1, c, h, w], DType::F32)));

@@ -11,10 +11,10 @@
 //! tiles of 4x4, where they stand for 144. (Its error, larger than that of forward's smaller tiles, ends in this gradient instead of
 //! going on through other layers.)
 //!
-//! A task owns some outputs and some rows of tiles. As many tiles as half a second-level cache holds are transformed together, one of the
+//! A task owns some outputs and some stretches of rows of tiles. As many tiles as half a second-level cache holds are transformed together, one of the
 //! six rows of places after another, so that a sum stays in a register for long before its lanes are added. Read next: `kernels.rs`, `products.rs`.
 
-use super::kernels::{gradient, points};
+use super::kernels::{SIDE, gradient, points};
 use super::products::{blocks, place, products, stride};
 use super::{Picture, by, enabled, input};
 use crate::ops::correlate::Scratch;
@@ -23,14 +23,13 @@ use crate::tensor::{Element, L, Real, Spec, Stored, Tensor, Vector, load};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Places along each side of a window.
-const SIDE: usize = 6;
 const PLACES: usize = SIDE * SIDE;
 
 /// Lane vectors that are at hand at a time, pixels and a row of their places: they stay in a second-level cache while all rows are transformed.
 const ROOM: usize = 16384;
 
-/// Outputs of a task at most (the windows are transformed again for the others), and planes of x that are transformed together.
+/// Outputs of a task at most, and planes of x that are transformed together: the windows are transformed again for other outputs, dy for
+/// other planes.
 const OUTPUTS: usize = 32;
 const PLANES: usize = 32;
 
@@ -49,34 +48,17 @@ struct Segment {
     tiles: usize,
 }
 
-/// How a gradient is summed.
-#[derive(Debug)]
-pub(in crate::ops) struct Plan {
-    p: Picture,
-    /// Outputs of a tile along each side.
-    out: usize,
+/// Is this the faster way for a picture of windows of 6x6?
+pub(in crate::ops) fn pays(p: &Picture) -> bool {
+    let ([c, ..], [o, ..], [rows, cols]) = (p.read, p.written, p.tiles());
+    // Measured: a transform costs as much as 12 products for each number that it writes, the way through the second-level cache most of it.
+    let written = c * o.div_ceil(OUTPUTS) + o * c.div_ceil(PLANES);
+    enabled() && rows * cols * PLACES * (c * o + 12 * written) < p.products()
 }
 
-/// The plan for a convolution as forward sees it, if this is the faster way.
-pub(in crate::ops) fn plan(p: Picture) -> Option<Plan> {
-    let plan = Plan { p, out: SIDE + 1 - p.kernel };
-    let ([c, ..], [o, ..], [rows, cols]) = (p.read, p.written, plan.tiles());
-    // Measured: what a product costs here, a transform for each number that it writes (the way through the second-level cache, most
-    // of it), and a product of direct sums.
-    let tile = PLACES * (c * o * 4 / 3 + 16 * (c + o));
-    (enabled() && rows * cols * tile < p.products() * 4 / 3).then_some(plan)
-}
-
-impl Plan {
-    /// Tiles in a column and in a row.
-    fn tiles(&self) -> [usize; 2] {
-        [self.p.written[1], self.p.written[2]].map(|size| size.div_ceil(self.out))
-    }
-}
-
-/// dw `[O][C][K][K]` of x and dy as the plan's picture reads and writes them.
-pub(in crate::ops) fn run<T: Element>(plan: &Plan, x: &Tensor, dy: &Tensor) -> Vec<T::Acc> {
-    let ([c, ..], [o, ..], [rows, cols]) = (plan.p.read, plan.p.written, plan.tiles());
+/// dw `[O][C][K][K]` of x and dy as p reads and writes them.
+pub(in crate::ops) fn run<T: Element>(p: &Picture, x: &Tensor, dy: &Tensor) -> Vec<T::Acc> {
+    let ([c, ..], [o, ..], [rows, cols]) = (p.read, p.written, p.tiles());
     let pieces = cols.div_ceil(TILES);
     let segment = |i: usize| {
         let (piece, row, group) = (i % pieces, i / pieces % rows, i / pieces / rows);
@@ -85,16 +67,16 @@ pub(in crate::ops) fn run<T: Element>(plan: &Plan, x: &Tensor, dy: &Tensor) -> V
     };
     let segments: Vec<Segment> = (0..dy.spec().groups() * rows * pieces).map(segment).collect();
     let outputs = o.div_ceil(o.div_ceil(OUTPUTS));
-    let outputs_blocks = o.div_ceil(outputs);
-    let tile = (plan.out * plan.out + SIDE) * (c.min(PLANES) + outputs);
-    let most = (segments.len() * outputs_blocks).div_ceil(TASKS[0]);
+    let tasks_of_share = o.div_ceil(outputs);
+    let tile = (p.out * p.out + SIDE) * (c.min(PLANES) + outputs);
+    let most = (segments.len() * tasks_of_share).div_ceil(TASKS[0]);
     let at_once = (ROOM / tile / cols.div_ceil(pieces)).clamp(1, most);
     let chunks = segments.len().div_ceil(at_once);
-    let of_share = chunks.div_ceil(TASKS[1].div_ceil(outputs_blocks));
-    let shares = chunks.div_ceil(of_share);
+    let chunks_of_share = chunks.div_ceil(TASKS[1].div_ceil(tasks_of_share));
+    let shares = chunks.div_ceil(chunks_of_share);
     // m: [shares][blocks of outputs][places][outputs and planes]
     let of_task = PLACES * blocks(outputs, c);
-    let of_share = of_task * outputs_blocks;
+    let of_share = of_task * tasks_of_share;
     let mut m = Tensor::new(Spec::rows([shares, of_share], T::Acc::DTYPE));
     let m = m.data_mut::<T::Acc>();
     let tasks = m.chunks_mut(of_share).enumerate().flat_map(|(share, m)| {
@@ -106,7 +88,7 @@ pub(in crate::ops) fn run<T: Element>(plan: &Plan, x: &Tensor, dy: &Tensor) -> V
     tasks.into_par_iter().for_each_init(Scratch::default, |room, (segments, outputs, m)| {
         let chunks = segments.len().div_ceil(at_once);
         let chunks = (0..chunks).map(|i| &segments[i * segments.len() / chunks..(i + 1) * segments.len() / chunks]);
-        sums::<T>(plan, x, dy, chunks, outputs, m, room);
+        sums::<T>(p, x, dy, chunks, outputs, m, room);
     });
     let (m, others) = m.split_at_mut(of_share);
     m.par_chunks_mut(of_task / PLACES).enumerate().for_each(|(i, m)| {
@@ -116,7 +98,7 @@ pub(in crate::ops) fn run<T: Element>(plan: &Plan, x: &Tensor, dy: &Tensor) -> V
             }
         }
     });
-    let (k, m) = (plan.p.kernel, &*m);
+    let (k, m) = (p.kernel, &*m);
     let mut dw = vec![T::Acc::ZERO; o * c * k * k];
     dw.par_chunks_mut(c * k * k).enumerate().for_each(|(i, dw)| {
         let m = &m[i / outputs * of_task..];
@@ -130,7 +112,7 @@ pub(in crate::ops) fn run<T: Element>(plan: &Plan, x: &Tensor, dy: &Tensor) -> V
 
 /// One task: m `[places][outputs and planes]`, for each chunk of segments.
 fn sums<'a, T: Element>(
-    plan: &Plan,
+    p: &Picture,
     x: &[[T; L]],
     dy: &[[T; L]],
     chunks: impl Iterator<Item = &'a [Segment]>,
@@ -138,7 +120,7 @@ fn sums<'a, T: Element>(
     m: &mut [T::Acc],
     room: &mut Scratch,
 ) {
-    let (planes, of_place) = (plan.p.read[0], m.len() / PLACES);
+    let (planes, of_place) = (p.read[0], m.len() / PLACES);
     m.fill(T::Acc::ZERO);
     for segments in chunks {
         let tiles = segments.iter().map(|s| s.tiles).sum();
@@ -153,8 +135,8 @@ fn sums<'a, T: Element>(
             for (row, m) in m.chunks_exact_mut(SIDE * of_place).enumerate() {
                 let mut at = 0;
                 for s in segments {
-                    windows::<T>(x, v, line, plan, &here, s, [row, at, stride]);
-                    gradients::<T>(dy, d, line, plan, &outputs, s, [row, at, stride]);
+                    windows::<T>(x, v, line, p, &here, s, [row, at, stride]);
+                    gradients::<T>(dy, d, line, p, &outputs, s, [row, at, stride]);
                     at += s.tiles;
                 }
                 for ((d, v), m) in d.chunks_exact(of_d).zip(v.chunks_exact(of_v)).zip(m.chunks_exact_mut(of_place)) {
@@ -178,17 +160,17 @@ const WINDOW: [[(usize, f64); 4]; SIDE] = [
 simd! {
     /// v[.][c][.] = a row of Bᵀ d B for the tiles of a segment.
     ///
-    /// x as the plan reads it, v `[places of a row][planes][stride]`; `at`: the row, the segment's first tile in v, the stride.
-    fn windows<T: Element>(x: &[[T; L]], v: &mut [[T::Acc; L]], line: &mut [[T::Acc; L]], plan: &Plan, planes: &Range<usize>, s: &Segment, at: [usize; 3]) {
-        let ([all, height, width], [row, first, stride]) = (plan.p.read, at);
-        let line = &mut line[..plan.out * s.tiles + SIDE - plan.out];
-        let rows = WINDOW[row].map(|(i, factor)| ((plan.out * s.row + i).wrapping_sub(plan.p.padding[0]), factor));
+    /// x as p reads it, v `[places of a row][planes][stride]`; `at`: the row, the segment's first tile in v, the stride.
+    fn windows<T: Element>(x: &[[T; L]], v: &mut [[T::Acc; L]], line: &mut [[T::Acc; L]], p: &Picture, planes: &Range<usize>, s: &Segment, at: [usize; 3]) {
+        let ([all, height, width], [row, first, stride]) = (p.read, at);
+        let line = &mut line[..p.out * s.tiles + SIDE - p.out];
+        let rows = WINDOW[row].map(|(i, factor)| ((p.out * s.row + i).wrapping_sub(p.padding[0]), factor));
         for (i, c) in planes.clone().enumerate() {
             let x = &x[(s.group * all + c) * height * width..][..height * width];
-            combine::<T, V, 4>(x, [height, width], rows, plan.out * s.first, plan.p.padding[1], line);
+            combine::<T, V, 4>(x, [height, width], rows, p.out * s.first, p.padding[1], line);
             let mut places = v.chunks_exact_mut(planes.len() * stride);
             let places: [&mut [_]; SIDE] = std::array::from_fn(|_| places.next().map_or(&mut [][..], |v| &mut v[i * stride + first..][..s.tiles]));
-            for (t, d) in line.windows(SIDE).step_by(plan.out).enumerate().take(s.tiles) {
+            for (t, d) in line.windows(SIDE).step_by(p.out).enumerate().take(s.tiles) {
                 let mut pixels = [V::splat(T::Acc::ZERO); SIDE];
                 for j in 0..SIDE {
                     pixels[j] = V::load(&d[j]);
@@ -203,22 +185,22 @@ simd! {
 }
 
 simd! {
-    /// d[.][o][.] = a row of A dy Aᵀ for the tiles of a segment. As [`windows`], and dy as the plan's picture writes it.
-    fn gradients<T: Element>(dy: &[[T; L]], d: &mut [[T::Acc; L]], line: &mut [[T::Acc; L]], plan: &Plan, outputs: &Range<usize>, s: &Segment, at: [usize; 3]) {
-        let ([all, height, width], [row, first, stride]) = (plan.p.written, at);
-        let line = &mut line[..plan.out * s.tiles];
+    /// d[.][o][.] = a row of A dy Aᵀ for the tiles of a segment. As [`windows`], and dy as p writes it.
+    fn gradients<T: Element>(dy: &[[T; L]], d: &mut [[T::Acc; L]], line: &mut [[T::Acc; L]], p: &Picture, outputs: &Range<usize>, s: &Segment, at: [usize; 3]) {
+        let ([all, height, width], [row, first, stride]) = (p.written, at);
+        let line = &mut line[..p.out * s.tiles];
         // The row's point p takes the rows of dy times 1, p, p², p³; infinity takes the last.
-        let power = |i: usize| points(SIDE).get(row).map_or(f64::from(u8::from(i + 1 == plan.out)), |(p, _)| p.powi(i as i32));
-        let rows: [(usize, f64); 4] = std::array::from_fn(|i| if i < plan.out { (plan.out * s.row + i, power(i)) } else { (height, 0.0) });
+        let power = |i: usize| points(SIDE).get(row).map_or(f64::from(u8::from(i + 1 == p.out)), |(p, _)| p.powi(i as i32));
+        let rows: [(usize, f64); 4] = std::array::from_fn(|i| if i < p.out { (p.out * s.row + i, power(i)) } else { (height, 0.0) });
         for (i, o) in outputs.clone().enumerate() {
             let dy = &dy[(s.group * all + o) * height * width..][..height * width];
-            match plan.out {
+            match p.out {
                 2 => combine::<T, V, 2>(dy, [height, width], [rows[0], rows[1]], 2 * s.first, 0, line),
                 _ => combine::<T, V, 4>(dy, [height, width], rows, 4 * s.first, 0, line),
             }
             let mut places = d.chunks_exact_mut(outputs.len() * stride);
             let places: [&mut [_]; SIDE] = std::array::from_fn(|_| places.next().map_or(&mut [][..], |d| &mut d[i * stride + first..][..s.tiles]));
-            for (t, f) in line.chunks_exact(plan.out).enumerate().take(s.tiles) {
+            for (t, f) in line.chunks_exact(p.out).enumerate().take(s.tiles) {
                 let sums = match f {
                     [f0, f1] => spread::<T::Acc, V>([V::load(f0), V::load(f1)], None),
                     [f0, f1, f2, f3] => spread::<T::Acc, V>([V::load(f0), V::load(f1)], Some([V::load(f2), V::load(f3)])),
@@ -294,8 +276,7 @@ mod tests {
         let draw = |stream: u64, count: usize| -> Vec<f64> { (0..count as u64).map(|i| f64::from(rng.normal(stream, i) as f32)).collect() };
         let (x, dy) = (draw(0, n * c * h * w), draw(1, n * o * oh * ow));
         let tensor = |shape: [usize; 4], values: &[f64]| Tensor::from_values(Spec::lanes(shape, DType::F32), values);
-        let plan = Plan { p, out: SIDE + 1 - k };
-        let dw = run::<f32>(&plan, &tensor([n, c, h, w], &x), &tensor([n, o, oh, ow], &dy));
+        let dw = run::<f32>(&p, &tensor([n, c, h, w], &x), &tensor([n, o, oh, ow], &dy));
         let (mut worst, mut squares) = ([0.0f64; 2], 0.0);
         for (i, &winograd) in dw.iter().enumerate() {
             let (output, plane, kh, kw) = (i / (c * k * k), i / (k * k) % c, i / k % k, i % k);
@@ -331,7 +312,7 @@ mod tests {
             (2, 35, 10, 8, 8, 5, 4),
         ] {
             let [oh, ow] = [h, w].map(|size| size + 2 * padding + 1 - kernel);
-            let p = Picture { read: [c, h, w], written: [o, oh, ow], padding: [padding; 2], kernel, out: 2 };
+            let p = Picture { read: [c, h, w], written: [o, oh, ow], padding: [padding; 2], kernel, out: SIDE + 1 - kernel };
             let [winograd, direct] = errors(p, n);
             println!("{c}->{o} {h}x{w} k{kernel} p{padding} n{n}: {winograd:.1e} of the root mean square, direct sums {direct:.1e}");
             assert!(winograd < 10.0 * direct, "{p:?}: {winograd:e} against {direct:e}");

@@ -6,8 +6,8 @@ use super::Picture;
 use crate::tensor::Real;
 use rayon::prelude::*;
 
-/// Places along each side of the gradient's windows.
-const SIDE: usize = 6;
+/// Places along each side of a large window.
+pub(super) const SIDE: usize = 6;
 
 /// The points of a window with that side, each with its factor in G; infinity is one more.
 pub(super) fn points(side: usize) -> &'static [(f64, f64)] {

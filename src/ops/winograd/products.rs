@@ -2,7 +2,7 @@
 //!
 //! This is not an op. For each place of a transform, m[o][c] += Σ_tiles Σ_images d[o]·v[c] (`dw.rs`). A block of 4x4 sums stays in registers over
 //! all tiles, 16 lane vectors; then the lanes of all 16 are added together ([`Vector::totals`]), which gives one vector of 16 numbers. Read
-//! next: `dw.rs`.
+//! next: `conv2d.rs`, below `// ---- CPU`.
 
 use crate::simd;
 use crate::tensor::{L, Real, Vector};

@@ -65,7 +65,7 @@ impl Trainer<'_> {
             let (place, full) = ((step as u64, in_epoch as u64, range.start), range.len() == self.config.batch);
             engine.begin(&self.model, &mut self.optimizer, order.clone(), place, steps.len(), std::iter::once((lr, None)));
             let setting = Setting { lr, label_smoothing, seed };
-            engine.step(&mut self.model, &mut self.optimizer, range, full, &setting, self.teacher.as_mut())?;
+            engine.step(&mut self.model, &mut self.optimizer, range, full, &setting, self.teacher.as_ref())?;
             let loss = engine.read()?.loss();
             let left_out = engine.settle(&self.model, &mut self.optimizer)?.map_or(0, |scale| scale.skipped);
             if !loss.is_finite() {

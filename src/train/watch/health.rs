@@ -28,7 +28,7 @@ const RATIO: f64 = 1e4;
 pub type Finding = (String, String);
 
 /// Units of ReLUs that are 0 for every picture of x `[N,C,H,W]` in evaluation: of a picture's channels all pixels, of a row its features.
-pub fn dead_units(model: &mut Model, x: Tensor) -> Result<Vec<Finding>> {
+pub fn dead_units(model: &Model, x: Tensor) -> Result<Vec<Finding>> {
     let mut tape = Tape::holding();
     let x = tape.input(x);
     model.eval(&mut tape, x)?;

@@ -130,7 +130,7 @@ impl Trainer<'_> {
     pub(in crate::train) fn failed(&mut self, engine: &Engine, steps: &[Range<usize>], loss: f64) -> Result<Error> {
         let setting = self.setting(self.scheduler.lr(self.rate()));
         let Progress { step, step_in_epoch, .. } = self.progress;
-        let message = match engine.autopsy(&mut self.model, steps, &setting, self.teacher.as_mut())? {
+        let message = match engine.autopsy(&mut self.model, steps, &setting, self.teacher.as_ref())? {
             Some((at, found)) => format!("the loss became {loss} at step {}: {found}", step + at - step_in_epoch),
             None => format!("the loss became {loss} before step {step}"),
         };

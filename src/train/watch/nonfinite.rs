@@ -13,13 +13,7 @@ use crate::train::step::{Setting, forward};
 
 /// Runs the step on its batch again, x `[N,C,H,W]` and labels `[N]`, with the run's own loss; says in a sentence what was the first to be not
 /// finite.
-pub fn find(
-    model: &mut Model,
-    step: Tensor,
-    (x, labels): (Tensor, Tensor),
-    s: &Setting,
-    mut teacher: Option<&mut Teacher>,
-) -> Result<String> {
+pub fn find(model: &mut Model, step: Tensor, (x, labels): (Tensor, Tensor), s: &Setting, teacher: Option<&Teacher>) -> Result<String> {
     if let Some(what) = fault(&x)? {
         return Ok(format!("the pictures hold {what}"));
     }
@@ -30,7 +24,7 @@ pub fn find(
         }
     }
     // The tape knows the teacher's logits only as numbers.
-    if let Some(teacher) = teacher.as_deref_mut()
+    if let Some(teacher) = teacher
         && let Some(what) = fault(&teacher.model.logits(x.clone())?)?
     {
         return Ok(format!("the teacher's logits hold {what}"));
