@@ -91,11 +91,11 @@ pub fn export(trained: &mut Trained, saved: &Checkpoint, format: Format, path: &
         }
         Format::Onnx => {
             let about = about(trained);
-            let graph = onnx::export(&mut trained.model, &about)?;
+            let graph = onnx::export(&trained.model, &about)?;
             replace(path, |out| out.write_all(&graph.encode_to_vec()))?;
         }
     }
-    prove(&mut trained.model, format, path)
+    prove(&trained.model, format, path)
 }
 
 /// The weights and what using them takes, without the state of training.
@@ -167,7 +167,7 @@ fn prove(model: &Model, format: Format, path: &Path) -> Result<Proof> {
             let options = Options { classes: model.classes, size: Some([h, w]), seed: 0x5EED, ..Options::default() };
             let mut fresh = Model::build(&model.name, &options)?;
             load_model(&mut fresh, &import::read(path)?)?;
-            logits(&mut fresh, &dims, &pictures)?
+            logits(&fresh, &dims, &pictures)?
         }
     };
     let largest = ours.iter().fold(0.0, |max: f64, y| max.max(y.abs()));

@@ -98,7 +98,7 @@ fn a_file_that_computes_something_else_is_found_out() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("file");
     let mut trained = trained("resnet8");
-    let good = onnx::export(&mut trained.model, &[]).unwrap();
+    let good = onnx::export(&trained.model, &[]).unwrap();
     fn node(model: &ModelProto, name: &str) -> usize {
         model.graph.as_ref().unwrap().node.iter().position(|n| n.name() == name).unwrap()
     }
@@ -124,12 +124,12 @@ fn a_file_that_computes_something_else_is_found_out() {
         ("another output", &|m| m.graph.as_mut().unwrap().output[0].name = Some("flatten_1.out".into())),
     ];
     fs::write(&path, good.encode_to_vec()).unwrap();
-    prove(&mut trained.model, Format::Onnx, &path).unwrap();
+    prove(&trained.model, Format::Onnx, &path).unwrap();
     for (what, mistake) in mistakes {
         let mut bad = good.clone();
         mistake(&mut bad);
         fs::write(&path, bad.encode_to_vec()).unwrap();
-        let error = prove(&mut trained.model, Format::Onnx, &path).expect_err(what);
+        let error = prove(&trained.model, Format::Onnx, &path).expect_err(what);
         assert_eq!(error.kind, crate::error::Kind::Check, "{what}: {error}");
     }
     // The same for weights.
@@ -137,7 +137,7 @@ fn a_file_that_computes_something_else_is_found_out() {
     export(&mut trained, &saved, Format::Pth, &path).unwrap();
     let bias = trained.model.params.state_mut().find(|(name, _)| *name == "fc.bias").unwrap().1;
     bias.data_mut::<f32>()[0] += 0.01;
-    assert_eq!(prove(&mut trained.model, Format::Pth, &path).unwrap_err().kind, crate::error::Kind::Check);
+    assert_eq!(prove(&trained.model, Format::Pth, &path).unwrap_err().kind, crate::error::Kind::Check);
 }
 
 /// Every case of every op that can be exported: the engine against plain loops.
@@ -184,9 +184,9 @@ fn each_operator_is_the_op() {
 
 #[test]
 fn the_graph_says_what_it_is() {
-    let mut trained = trained("resnet8");
+    let trained = trained("resnet8");
     let about = about(&trained);
-    let model = onnx::export(&mut trained.model, &about).unwrap();
+    let model = onnx::export(&trained.model, &about).unwrap();
     let graph = model.graph.as_ref().unwrap();
     let names: Vec<&str> = graph.node.iter().map(|n| n.name()).collect();
     assert_eq!(names[..5], ["conv1", "bn1", "bn1.relu", "maxpool2d_1", "layer1.0.conv1"]);

@@ -266,7 +266,7 @@ impl<'a> Trainer<'a> {
         self.show(engine.loader())?;
         let val = match self.val.is_empty() {
             true => None,
-            false => Some(evaluate(&mut self.model, engine.loader(), &self.val, EVAL_BATCH, |_, _| Ok(()))?),
+            false => Some(evaluate(&self.model, engine.loader(), &self.val, EVAL_BATCH, |_, _| Ok(()))?),
         };
         let progress = &mut self.progress;
         progress.sums = Running::default();

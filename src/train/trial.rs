@@ -80,7 +80,7 @@ impl Trainer<'_> {
         let grad_norm = engine.grad_norm(&self.model, &self.optimizer)?;
         let judged = if self.val.is_empty() { &self.train } else { &self.val };
         let numbers = &judged[..judged.len().min(EVAL_BATCH)];
-        let val = evaluate(&mut self.model, engine.loader(), numbers, EVAL_BATCH, |_, _| Ok(()))?;
+        let val = evaluate(&self.model, engine.loader(), numbers, EVAL_BATCH, |_, _| Ok(()))?;
         Ok(DryRun { layers, train, val, grad_norm, peak: memory::usage().peak })
     }
 

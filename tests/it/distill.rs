@@ -38,7 +38,7 @@ fn a_student_follows_its_teacher_against_the_labels() {
     let mut splits = synthetic(320, 1, 4);
     for device in [Device::Cpu, device::open()] {
         let config = Config { distill_alpha: 1.0, ..taught(&path) };
-        let mut teacher = Teacher::load(&path, &config, device).unwrap();
+        let teacher = Teacher::load(&path, &config, device).unwrap();
         let numbers: Vec<u32> = (0..if device == Device::Cpu { 320 } else { 64 }).collect();
         let opinion = {
             let loader = Loader::new(&splits.train, &teacher.normalization, [1, 28, 28], DType::F32, device).unwrap();
@@ -56,7 +56,7 @@ fn a_student_follows_its_teacher_against_the_labels() {
         for _ in 0..if device == Device::Cpu { 200 } else { 12 } {
             let batch = loader.batch(&numbers).unwrap();
             let setting = Setting { lr: 1e-2, label_smoothing: 0.0, seed: 0 };
-            train_step(&mut student, &mut optimizer, &mut clock, &mut sums, batch, &setting, Some(&mut teacher)).unwrap();
+            train_step(&mut student, &mut optimizer, &mut clock, &mut sums, batch, &setting, Some(&teacher)).unwrap();
             let all = Running::read(&sums).unwrap();
             losses.push(all.since(&before).loss());
             before = all;

@@ -85,7 +85,7 @@ fn test(trainer: &mut Trainer, dir: &mut RunDir, samples_per_s: f64) -> Result<R
     let (splits, device) = (trainer.splits(), trainer.model.device);
     let loader = Loader::new(&splits.test, &splits.normalization, trainer.model.input, trainer.model.dtype, device)?;
     let numbers: Vec<u32> = (0..splits.test.len() as u32).collect();
-    let test = evaluate(&mut trainer.model, &loader, &numbers, EVAL_BATCH, |_, _| Ok(()))?;
+    let test = evaluate(&trainer.model, &loader, &numbers, EVAL_BATCH, |_, _| Ok(()))?;
     let Progress { step, epoch, seconds, .. } = trainer.progress;
     dir.append(&Record {
         step,

@@ -100,7 +100,7 @@ impl Trainer<'_> {
         }
         let pictures = if self.val.is_empty() { &self.train } else { &self.val };
         let (x, _) = engine.loader().batch(&pictures[..pictures.len().min(health::PICTURES)])?;
-        let mut findings = health::dead_units(&mut self.model, x)?;
+        let mut findings = health::dead_units(&self.model, x)?;
         findings.extend(health::gradients(&self.model, &norms));
         findings.extend(health::guessing(train, self.model.classes));
         for (kind, sentence) in findings {
