@@ -186,7 +186,7 @@ fn forward<T: Element>(d: &Dims, picture: Option<Picture>, x: &Tensor, w: &Tenso
     };
     if let Some(p) = picture.filter(Picture::pays) {
         let u = winograd::weights(&p, |o, c, kh, kw| w[((o * d.c + c) * d.kh + kh) * d.kw + kw]);
-        return winograd::run::<T>(&p, &u, b.as_deref(), x, y, false);
+        return winograd::run::<T>(&p, u.data(), b.as_deref(), x, y, false);
     }
     let (x, plan) = (x.lanes::<T>(), Plan::new(grid));
     y.lanes_mut::<T>().par_chunks_mut(d.o * d.oh * d.ow).enumerate().for_each_init(
@@ -206,7 +206,7 @@ fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) 
         let flipped = |c: usize, o: usize, kh: usize, kw: usize| w[((o * d.c + c + 1) * d.kh - kh) * d.kw - kw - 1].up();
         let u = winograd::weights(&p, flipped);
         let (dx, add) = dx.open();
-        return winograd::run::<T>(&p, &u, None, dy, dx, add);
+        return winograd::run::<T>(&p, u.data(), None, dy, dx, add);
     }
     let (rows, cols) = (classes(d.h, d.kh, d.sh, d.ph), classes(d.w, d.kw, d.sw, d.pw));
     let mut parts = Vec::new();

@@ -364,7 +364,7 @@ mod tests {
         let tap = |o: usize, plane: usize, kh: usize, kw: usize| g[((o * c + plane) * k + kh) * k + kw];
         let u = weights::<f32>(p, tap);
         let mut out = vec![[f32::NAN; L]; o * oh * ow];
-        correlate::<f32>(&x, &u, None, &mut out, p, &mut vec![[f32::NAN; L]; scratch(p)], false);
+        correlate::<f32>(&x, u.data(), None, &mut out, p, &mut vec![[f32::NAN; L]; scratch(p)], false);
         let (mut worst, mut squares) = ([0.0f64; 2], 0.0);
         for (i, lanes) in out.iter().enumerate() {
             let (plane, row, col) = (i / (oh * ow), i / ow % oh, i % ow);

@@ -3,7 +3,7 @@
 //! This is not an op. `winograd.rs` says what G is. Read next: `products.rs`.
 
 use super::Picture;
-use crate::tensor::Real;
+use crate::tensor::{Real, Spec, Tensor};
 use rayon::prelude::*;
 
 /// Places along each side of a large window.
@@ -18,7 +18,7 @@ pub(super) fn points(side: usize) -> &'static [(f64, f64)] {
 }
 
 /// G g Gᵀ for each output o and plane c of p, with the taps g(o, c, kh, kw) of the kernel: `[places][O][C]`.
-pub(in crate::ops) fn weights<A: Real>(p: &Picture, g: impl Fn(usize, usize, usize, usize) -> A + Sync) -> Vec<A> {
+pub(in crate::ops) fn weights<A: Real>(p: &Picture, g: impl Fn(usize, usize, usize, usize) -> A + Sync) -> Tensor {
     let ([planes, ..], [outputs, ..], kernel, side) = (p.read, p.written, p.kernel, p.side());
     let points: Vec<[A; 2]> = points(side).iter().map(|&(p, scale)| [p, scale].map(A::from_f64)).collect();
     let transform = |g: &[A; 5]| {
@@ -29,8 +29,9 @@ pub(in crate::ops) fn weights<A: Real>(p: &Picture, g: impl Fn(usize, usize, usi
         u
     };
     // First `[O][C][places]`, as they are made.
-    let mut made = vec![A::ZERO; outputs * planes * side * side];
-    made.par_chunks_mut(planes * side * side).enumerate().for_each(|(o, made)| {
+    let count = Spec::rows([outputs * planes * side * side], A::DTYPE);
+    let (mut made, mut u) = (Tensor::new(count), Tensor::new(count));
+    made.data_mut::<A>().par_chunks_mut(planes * side * side).enumerate().for_each(|(o, made)| {
         for (c, made) in made.chunks_exact_mut(side * side).enumerate() {
             // G g, by columns of g; then each of its rows times Gᵀ.
             let mut rows = [[A::ZERO; 5]; 6];
@@ -48,8 +49,8 @@ pub(in crate::ops) fn weights<A: Real>(p: &Picture, g: impl Fn(usize, usize, usi
             }
         }
     });
-    let mut u = vec![A::ZERO; made.len()];
-    u.par_chunks_mut(outputs * planes).enumerate().for_each(|(place, u)| {
+    let made = made.data::<A>();
+    u.data_mut::<A>().par_chunks_mut(outputs * planes).enumerate().for_each(|(place, u)| {
         for (u, made) in u.iter_mut().zip(made.iter().skip(place).step_by(side * side)) {
             *u = *made;
         }
