@@ -60,12 +60,12 @@ pub fn train_step(
     if teacher.is_none() && shares::possible(model, n) {
         shares::gradients(model, clock, totals, &batch, s)?;
     } else {
+        // The tape shares the weights; they can be written once it is gone.
         let mut tape = Tape::new();
         let [target, logits, loss] = forward(model, &mut tape, batch, clock.step.clone(), s, teacher)?;
         cross_entropy::accumulate(tape.value(loss), n as f64, tape.value(logits), tape.value(target), totals)?;
         model.params.gradients.clear();
         let seed = clock.seed(tape.value(loss))?;
-        // The tape shares the weights; they can be written once it is gone.
         tape.backward_from(loss, seed, &mut model.params.gradients)?;
     }
     clock.check(&model.params.gradients.runs())?;

@@ -90,21 +90,28 @@ pub(in crate::ops) fn run<T: Element>(p: &Picture, x: &Tensor, dy: &Tensor) -> V
         let chunks = (0..chunks).map(|i| &segments[i * segments.len() / chunks..(i + 1) * segments.len() / chunks]);
         sums::<T>(p, x, dy, chunks, outputs, m, room);
     });
+    kernels::<T::Acc>(p, m, of_share, outputs)
+}
+
+/// dw of all shares' sums m `[shares][blocks of outputs][places][outputs and planes]`, with so many numbers a share and outputs a block.
+fn kernels<A: Real>(p: &Picture, m: &mut [A], of_share: usize, outputs: usize) -> Vec<A> {
+    let ([c, ..], [o, ..], k) = (p.read, p.written, p.kernel);
+    let of_place = blocks(outputs, c);
     let (m, others) = m.split_at_mut(of_share);
-    m.par_chunks_mut(of_task / PLACES).enumerate().for_each(|(i, m)| {
+    m.par_chunks_mut(of_place).enumerate().for_each(|(i, m)| {
         for other in others.chunks(of_share) {
-            for (m, &other) in m.iter_mut().zip(&other[i * of_task / PLACES..]) {
+            for (m, &other) in m.iter_mut().zip(&other[i * of_place..]) {
                 *m = *m + other;
             }
         }
     });
-    let (k, m) = (p.kernel, &*m);
-    let mut dw = vec![T::Acc::ZERO; o * c * k * k];
+    let m = &*m;
+    let mut dw = vec![A::ZERO; o * c * k * k];
     dw.par_chunks_mut(c * k * k).enumerate().for_each(|(i, dw)| {
-        let m = &m[i / outputs * of_task..];
+        let m = &m[i / outputs * PLACES * of_place..];
         for (plane, dw) in dw.chunks_exact_mut(k * k).enumerate() {
             let at = place(i % outputs, plane, c);
-            gradient::<T::Acc>(std::array::from_fn(|j| m[j * (of_task / PLACES) + at]), dw, k);
+            gradient(std::array::from_fn(|j| m[j * of_place + at]), dw, k);
         }
     });
     dw

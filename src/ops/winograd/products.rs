@@ -34,8 +34,7 @@ simd! {
         // At an edge the last output or plane is taken again: nobody reads those sums.
         let rows = |x: &mut [&[[A; L]]; BLOCK], from: usize, most: usize| {
             for i in 0..BLOCK {
-                let len = x[i].len();
-                x[i] = &x[i][(from + i).min(most - 1) * stride(tiles)..len];
+                x[i] = &x[i][(from + i).min(most - 1) * stride(tiles)..];
             }
         };
         for c in (0..planes).step_by(BLOCK) {
