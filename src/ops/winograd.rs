@@ -35,13 +35,11 @@ pub(super) use kernels::weights;
 use super::conv2d::Dims;
 use super::correlate::Scratch;
 use super::tile::{Strides, dot, strip};
+use crate::device::second_level_cache;
 use crate::simd;
 use crate::tensor::{Element, L, Real, Tensor, Vector};
 use rayon::prelude::*;
 use std::sync::LazyLock;
-
-/// Lane vectors of transformed windows at a time: with their products, and the weights, half a second-level cache.
-const ROOM: usize = 2048;
 
 /// A convolution with stride 1.
 #[derive(Debug, Clone, Copy)]
@@ -104,9 +102,11 @@ impl Picture {
         if large.work() < self.work() { large } else { self }
     }
 
-    /// Tiles of a row that go through together.
+    /// Tiles of a row that go through together: their transformed windows, in f32, fill a quarter of a second-level cache; products and
+    /// weights come on top.
     fn tiles_at_once(&self) -> usize {
-        let (most, tiles) = ((ROOM / self.places() / self.read[0].max(self.written[0])).max(2), self.tiles()[1]);
+        let room = second_level_cache() / 4 / size_of::<[f32; L]>();
+        let (most, tiles) = ((room / self.places() / self.read[0].max(self.written[0])).max(2), self.tiles()[1]);
         tiles.div_ceil(tiles.div_ceil(most))
     }
 }
