@@ -176,6 +176,7 @@ fn each_operator_is_the_op() {
         "log_softmax",
         "maxpool2d",
         "norm_relu",
+        "norm_relu_pool",
         "relu",
         "softmax",
     ];

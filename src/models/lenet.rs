@@ -29,14 +29,11 @@ pub fn lenet(b: &mut Builder, o: &Options, slope: f64) -> Sequential {
 pub fn lenet_bn3(b: &mut Builder, o: &Options) -> Sequential {
     Sequential::new()
         .then(Conv2d::with(b, "conv1", [1, o.wide(16)], 5, 1, 2, true)) // 16x28x28
-        .then(BatchNorm::new(b, "bn1", o.wide(16)).relu())
-        .then(MaxPool2d::new(2)) // 16x14x14
+        .then(BatchNorm::new(b, "bn1", o.wide(16)).relu_pool()) // 16x14x14
         .then(Conv2d::with(b, "conv2", [o.wide(16), o.wide(32)], 5, 1, 2, true))
-        .then(BatchNorm::new(b, "bn2", o.wide(32)).relu())
-        .then(MaxPool2d::new(2)) // 32x7x7
+        .then(BatchNorm::new(b, "bn2", o.wide(32)).relu_pool()) // 32x7x7
         .then(Conv2d::with(b, "conv3", [o.wide(32), o.wide(64)], 3, 1, 1, true))
-        .then(BatchNorm::new(b, "bn3", o.wide(64)).relu())
-        .then(MaxPool2d::new(2)) // 64x3x3
+        .then(BatchNorm::new(b, "bn3", o.wide(64)).relu_pool()) // 64x3x3
         .then(Flatten)
         .then(Linear::new(b, "fc", 9 * o.wide(64), o.classes))
 }
@@ -91,8 +88,7 @@ pub fn mnist_cnn(b: &mut Builder, o: &Options) -> Sequential {
 pub fn mnist_cnn_fixed(b: &mut Builder, o: &Options) -> Sequential {
     Sequential::new()
         .then(Conv2d::new(b, "conv1", 1, o.wide(10), 5))
-        .then(BatchNorm::new(b, "bn1", o.wide(10)).relu())
-        .then(MaxPool2d::new(2))
+        .then(BatchNorm::new(b, "bn1", o.wide(10)).relu_pool())
         .then(Conv2d::new(b, "conv2", o.wide(10), o.wide(20), 5))
         .then(MaxPool2d::new(2))
         .then(Relu::new())
@@ -109,14 +105,12 @@ pub fn improved(b: &mut Builder, o: &Options) -> Sequential {
         .then(Conv2d::with(b, "conv1", [1, o.wide(32)], 3, 1, 1, true)) // 32x28x28
         .then(BatchNorm::new(b, "bn1", o.wide(32)).relu())
         .then(Conv2d::with(b, "conv2", [o.wide(32), o.wide(32)], 3, 1, 1, true))
-        .then(BatchNorm::new(b, "bn2", o.wide(32)).relu())
-        .then(MaxPool2d::new(2)) // 32x14x14
+        .then(BatchNorm::new(b, "bn2", o.wide(32)).relu_pool()) // 32x14x14
         .then(Dropout::channels(b, o.drop(0.25)))
         .then(Conv2d::with(b, "conv3", [o.wide(32), o.wide(64)], 3, 1, 1, true))
         .then(BatchNorm::new(b, "bn3", o.wide(64)).relu())
         .then(Conv2d::with(b, "conv4", [o.wide(64), o.wide(64)], 3, 1, 1, true))
-        .then(BatchNorm::new(b, "bn4", o.wide(64)).relu())
-        .then(MaxPool2d::new(2)) // 64x7x7
+        .then(BatchNorm::new(b, "bn4", o.wide(64)).relu_pool()) // 64x7x7
         .then(Dropout::channels(b, o.drop(0.25)))
         .then(Flatten)
         .then(Linear::new(b, "fc1", 49 * o.wide(64), o.wide(256)))

@@ -13,7 +13,7 @@
 
 use super::Options;
 use crate::nn::Builder;
-use crate::nn::layers::{BatchNorm, Conv2d, Dropout, Flatten, GlobalAvgPool, Linear, MaxPool2d, Relu, Sequential};
+use crate::nn::layers::{BatchNorm, Conv2d, Dropout, Flatten, GlobalAvgPool, Linear, Relu, Sequential};
 
 /// Channels of the five blocks.
 const CHANNELS: [usize; 5] = [64, 128, 256, 512, 512];
@@ -31,15 +31,14 @@ pub fn vgg(b: &mut Builder, o: &Options, blocks: [usize; 5]) -> Sequential {
     // Positions in torchvision's list of layers: a convolution, its batch norm and its ReLU, and the pools, present or not.
     let (mut at, mut from) = (0, 3);
     for (count, to) in blocks.into_iter().zip(CHANNELS) {
-        let to = o.wide(to);
-        for _ in 0..count {
-            net = net
-                .then(Conv2d::with(b, &format!("features.{at}"), [from, to], 3, 1, 1, true))
-                .then(BatchNorm::new(b, &format!("features.{}", at + 1), to).relu());
+        let (to, pooled) = (o.wide(to), h >= 2 && w >= 2);
+        for i in 1..=count {
+            let conv = Conv2d::with(b, &format!("features.{at}"), [from, to], 3, 1, 1, true);
+            let norm = BatchNorm::new(b, &format!("features.{}", at + 1), to);
+            net = net.then(conv).then(if i == count && pooled { norm.relu_pool() } else { norm.relu() });
             (at, from) = (at + 3, to);
         }
-        if h >= 2 && w >= 2 {
-            net = net.then(MaxPool2d::new(2));
+        if pooled {
             (h, w) = (h / 2, w / 2);
         }
         at += 1;

@@ -120,7 +120,15 @@ pub struct BatchNorm {
     running_mean: BufferId,
     running_var: BufferId,
     batches: BufferId,
-    rectify: bool,
+    follows: Follows,
+}
+
+/// What a batch norm does in one op with itself.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Follows {
+    Nothing,
+    Relu,
+    ReluPool,
 }
 
 impl BatchNorm {
@@ -135,13 +143,18 @@ impl BatchNorm {
             running_mean: b.buffer("running_mean", [channels], false, Init::Zeros),
             running_var: b.buffer("running_var", [channels], false, Init::Ones),
             batches: b.buffer("num_batches_tracked", [], true, Init::Zeros),
-            rectify: false,
+            follows: Follows::Nothing,
         })
     }
 
     /// The same with ReLU behind it, in one op.
     pub fn relu(self) -> Self {
-        Self { rectify: true, ..self }
+        Self { follows: Follows::Relu, ..self }
+    }
+
+    /// The same with ReLU behind it, and the maximum over 2x2 windows side by side, in one op.
+    pub fn relu_pool(self) -> Self {
+        Self { follows: Follows::ReluPool, ..self }
     }
 
     /// Runs it on `x`; with ReLU, a `shortcut` is added before that.
@@ -153,10 +166,11 @@ impl BatchNorm {
         }
         inputs.extend(shortcut);
         let fused = ops::norm_relu::NormRelu { eps, running: !training, shortcut: shortcut.is_some() };
-        let y = match (self.rectify, training) {
-            (true, _) => f.apply(&self.label, fused, &inputs)?,
-            (false, true) => f.apply(&self.label, ops::batchnorm::BatchNorm { eps }, &inputs)?,
-            (false, false) => f.apply(&self.label, ops::batchnorm::BatchNormEval { eps }, &inputs)?,
+        let y = match (self.follows, training) {
+            (Follows::Relu, _) => f.apply(&self.label, fused, &inputs)?,
+            (Follows::ReluPool, _) => f.apply(&self.label, ops::norm_relu_pool::NormReluPool { eps, running: !training }, &inputs)?,
+            (Follows::Nothing, true) => f.apply(&self.label, ops::batchnorm::BatchNorm { eps }, &inputs)?,
+            (Follows::Nothing, false) => f.apply(&self.label, ops::batchnorm::BatchNormEval { eps }, &inputs)?,
         };
         if let Some(params) = f.params.training() {
             let ids = [self.running_mean, self.running_var, self.batches];

@@ -227,19 +227,23 @@ pub(super) fn from_sums<T: Element>(
     sums: &[[f64; 2]],
     rectified: bool,
 ) {
+    let factors = factors::<T>(n, dx, by_m, sums);
+    if dx[0].wanted() {
+        backward_input::<T>(n.x(0), dy, &mut dx[0], channels, &factors, rectified);
+    }
+}
+
+/// Writes dw and db; gives `[a, k, q]` of each channel: dx = a·d + k·(x - mean) + q.
+pub(super) fn factors<T: Element>(n: &Node, dx: &mut [Slot], by_m: f64, sums: &[[f64; 2]]) -> Vec<[T::Acc; 3]> {
     let (w, inv_std) = (n.x(1).values(), n.saved[1].values());
     let (dw, db): (Vec<f64>, Vec<f64>) = sums.iter().zip(&inv_std).map(|([dw, db], inv_std)| (inv_std * dw, *db)).unzip();
     super::put(&mut dx[1], &dw);
     super::put(&mut dx[2], &db);
-    if dx[0].wanted() {
-        // dx = a·d + k·(x - mean) + q
-        let factors = |i: usize| {
-            let a = w[i] * inv_std[i];
-            [a, -a * inv_std[i] * dw[i] * by_m, -a * db[i] * by_m].map(T::Acc::from_f64)
-        };
-        let factors: Vec<[T::Acc; 3]> = (0..w.len()).map(factors).collect();
-        backward_input::<T>(n.x(0), dy, &mut dx[0], channels, &factors, rectified);
-    }
+    let factors = |i: usize| {
+        let a = w[i] * inv_std[i];
+        [a, -a * inv_std[i] * dw[i] * by_m, -a * db[i] * by_m].map(T::Acc::from_f64)
+    };
+    (0..w.len()).map(factors).collect()
 }
 
 // ---- CUDA
@@ -277,24 +281,43 @@ pub(super) mod cuda {
 
     /// x, y `[N, C, H, W]` in lanes, w, b `[C]`; gives mean, 1/√(var + eps) and the unbiased variance, `[C]` each.
     pub fn forward<T: Element>(x: &Tensor, w: &Tensor, b: &Tensor, eps: f64, y: &mut Tensor) -> Result<Saved> {
+        let saved = batch::<T>(x, eps)?;
+        kernel::forward::<T>(
+            each_piece(&x.spec()),
+            x.cuda(),
+            w.cuda(),
+            b.cuda(),
+            saved[0].cuda(),
+            saved[1].cuda(),
+            y.cuda_mut(),
+            planes(&x.spec()),
+        )?;
+        Ok(saved)
+    }
+
+    /// The statistics alone.
+    pub fn batch<T: Element>(x: &Tensor, eps: f64) -> Result<Saved> {
         let (spec, d) = (x.spec(), planes(&x.spec()));
         let [mut means, mut m2] = pieces::<T>(&spec);
         kernel::pieces::<T>(each_piece(&spec), x.cuda(), means.cuda_mut(), m2.cuda_mut(), d)?;
         let [mut mean, mut inv_std, mut var] = rows::<T, 3>(&spec);
         let channels = Launch::new(spec.device, [spec.shape[1], 1, 1], [128, 1, 1]);
         kernel::statistics::<T>(channels, means.cuda(), m2.cuda(), mean.cuda_mut(), inv_std.cuda_mut(), var.cuda_mut(), eps, d)?;
-        kernel::forward::<T>(each_piece(&spec), x.cuda(), w.cuda(), b.cuda(), mean.cuda(), inv_std.cuda(), y.cuda_mut(), d)?;
         Ok(vec![mean, inv_std, var])
     }
 
     /// x: activation, w, b, running mean, running variance; gives the mean and 1/√(var + eps).
     pub fn forward_eval<T: Element>(x: &[&Tensor], eps: f64, y: &mut Tensor) -> Result<Saved> {
-        let &[x, w, b, mean, var] = x else { unreachable!("`output` counted them") };
-        let (spec, c) = (x.spec(), x.shape()[1]);
-        let [mut inv_std] = rows::<T, 1>(&spec);
-        kernel::inv_std::<T>(Launch::each(spec.device, c, 128), var.cuda(), inv_std.cuda_mut(), eps, c as i32)?;
-        let at = each_piece(&spec);
-        kernel::forward::<T>(at, x.cuda(), w.cuda(), b.cuda(), mean.cuda(), inv_std.cuda(), y.cuda_mut(), planes(&spec))?;
+        let (saved, at, d) = (running::<T>(x[3], x[4], eps)?, each_piece(&x[0].spec()), planes(&x[0].spec()));
+        kernel::forward::<T>(at, x[0].cuda(), x[1].cuda(), x[2].cuda(), saved[0].cuda(), saved[1].cuda(), y.cuda_mut(), d)?;
+        Ok(saved)
+    }
+
+    /// The mean and 1/√(var + eps) of running statistics, `[C]` each.
+    pub fn running<T: Element>(mean: &Tensor, var: &Tensor, eps: f64) -> Result<Saved> {
+        let mut inv_std = Tensor::new(var.spec());
+        let c = var.shape()[0];
+        kernel::inv_std::<T>(Launch::each(var.device(), c, 128), var.cuda(), inv_std.cuda_mut(), eps, c as i32)?;
         Ok(vec![mean.clone(), inv_std])
     }
 

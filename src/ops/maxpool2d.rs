@@ -106,7 +106,10 @@ impl Op for MaxPool2d {
         if dx[0].wanted() {
             crate::dispatch!(dy.dtype(), T => match dy.device() {
                 Device::Cpu => backward_input::<T>(&axes, &n.saved[0], dy, &mut dx[0]),
-                Device::Cuda(_) => cuda::backward_input::<T>(&axes, &n.saved[0], dy, &mut dx[0])?,
+                Device::Cuda(_) => {
+                    let (dx, add) = dx[0].open();
+                    cuda::backward_input::<T>(&axes, &n.saved[0], dy, dx, add)?;
+                }
             });
         }
         Ok(())
@@ -249,7 +252,7 @@ fn backward_input<T: Element>(axes: &[Axis; 2], at: &Tensor, dy: &Tensor, dx: &m
 
 // ---- CUDA
 
-mod cuda {
+pub(super) mod cuda {
     use super::*;
     use crate::device::cuda::{Launch, kernels::maxpool2d as kernel};
 
@@ -261,8 +264,7 @@ mod cuda {
     }
 
     /// at, dy: [G, C, OH, OW, L]; dx: [G, C, H, W, L]. One warp an input pixel.
-    pub fn backward_input<T: Element>(axes: &[Axis; 2], at: &Tensor, dy: &Tensor, dx: &mut Slot) -> Result<()> {
-        let (dx, add) = dx.open();
+    pub fn backward_input<T: Element>(axes: &[Axis; 2], at: &Tensor, dy: &Tensor, dx: &mut Tensor, add: bool) -> Result<()> {
         let d = window::sizes(axes, dx.spec());
         let launch = Launch::warps(dy.device(), (d.planes * d.h * d.w) as usize, 8);
         kernel::backward_input::<T>(launch, at.cuda(), dy.cuda(), dx.cuda_mut(), d, add.into())

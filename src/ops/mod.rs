@@ -18,6 +18,7 @@ pub mod linear;
 pub mod maxpool2d;
 mod moments;
 pub mod norm_relu;
+pub mod norm_relu_pool;
 mod normalise;
 pub mod relu;
 pub mod softmax;
@@ -46,6 +47,7 @@ pub fn cases() -> Vec<Case> {
         avgpool2d::cases(),
         batchnorm::cases(),
         norm_relu::cases(),
+        norm_relu_pool::cases(),
         dropout::cases(),
         softmax::cases(),
         cross_entropy::cases(),

@@ -19,7 +19,7 @@
 //! and written once for all three. Cost per element: forward reads x twice (and s) and writes y; backward reads x and dy twice and
 //! writes dx (with s, reads y and writes ds too). One by one the three ops move twice as much.
 //!
-//! On a GPU the three ops run one after the other for now. Read next: `softmax.rs`.
+//! On a GPU the three ops run one after the other for now. Read next: `norm_relu_pool.rs`, the same with a max-pool behind it.
 
 use super::batchnorm::{self, batch, from_sums, output, per_channel, running};
 use super::case::{BATCHES, Case, Draw, Input};

@@ -9,7 +9,7 @@
 use super::moments::{PIECE, planes_per_task};
 use crate::autograd::Slot;
 use crate::simd;
-use crate::tensor::{Element, L, Lane, Real, Stored, Tensor, Vector, filled, load, store};
+use crate::tensor::{Element, L, Lane, Real, Tensor, Vector, filled, load, store};
 use rayon::prelude::*;
 
 /// x -> (x - mean)·scale + b, of one channel.
@@ -29,7 +29,7 @@ impl<A: Real> Affine<A> {
     }
 
     #[inline(always)]
-    fn of(self, x: A) -> A {
+    pub(super) fn of(self, x: A) -> A {
         (x - self.mean).mul_add(self.scale, self.b)
     }
 }
@@ -111,20 +111,13 @@ pub(super) fn sums<T: Element>(x: &Tensor, dy: &Tensor, channels: &[Affine<T::Ac
         }
     }
     let (plane, [images, c, ..]) = (plane(x), x.shape().nchw());
-    // One piece of a plane at a time, the pieces together in f64.
-    let total = |n: usize, pieces: &mut dyn Iterator<Item = [[T::Acc; L]; 2]>| {
-        pieces.fold([0.0; 2], |sums, piece| {
-            let piece = piece.map(|sum| Lane(sum).sum(n).to_f64());
-            [sums[0] + piece[0], sums[1] + piece[1]]
-        })
-    };
     let pairs = x.lanes::<T>().par_chunks(plane).zip(dy.lanes::<T>().par_chunks(plane)).with_min_len(planes_per_task(plane));
     let planes: Vec<[f64; 2]> = match gate {
         Gate::Output(y, d) => {
             let (y, d) = (y.lanes::<T>().par_chunks(plane), d.lanes_mut::<T>().par_chunks_mut(plane));
             let planes = pairs.zip(y).zip(d).enumerate().map(|(i, (((x, dy), y), d))| {
                 let pieces = x.chunks(PIECE).zip(dy.chunks(PIECE)).zip(y.chunks(PIECE)).zip(d.chunks_mut(PIECE));
-                total(filled(images, i / c), &mut pieces.map(|(((x, dy), y), d)| output::<T>(x, dy, y, d, channels[i % c])))
+                total(filled(images, i / c), pieces.map(|(((x, dy), y), d)| output::<T>(x, dy, y, d, channels[i % c])))
             });
             planes.collect()
         }
@@ -132,12 +125,26 @@ pub(super) fn sums<T: Element>(x: &Tensor, dy: &Tensor, channels: &[Affine<T::Ac
             let run = if let Gate::Affine = gate { affine::<T> } else { open::<T> };
             let planes = pairs.enumerate().map(|(i, (x, dy))| {
                 let pieces = x.chunks(PIECE).zip(dy.chunks(PIECE));
-                total(filled(images, i / c), &mut pieces.map(|(x, dy)| run(x, dy, channels[i % c])))
+                total(filled(images, i / c), pieces.map(|(x, dy)| run(x, dy, channels[i % c])))
             });
             planes.collect()
         }
     };
-    (0..c).map(|i| planes[i..].iter().step_by(c).fold([0.0; 2], |sum, p| [sum[0] + p[0], sum[1] + p[1]])).collect()
+    of_channels(&planes, c)
+}
+
+/// Two sums over a plane with `n` lanes filled: one piece at a time, the pieces together in f64.
+pub(super) fn total<A: Real>(n: usize, pieces: impl Iterator<Item = [[A; L]; 2]>) -> [f64; 2] {
+    pieces.map(|piece| piece.map(|sum| Lane(sum).sum(n).to_f64())).fold([0.0; 2], both_of)
+}
+
+/// Two sums of each of c channels, from those of their planes, groups first.
+pub(super) fn of_channels(planes: &[[f64; 2]], c: usize) -> Vec<[f64; 2]> {
+    (0..c).map(|i| planes[i..].iter().step_by(c).copied().fold([0.0; 2], both_of)).collect()
+}
+
+fn both_of(a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
+    [a[0] + b[0], a[1] + b[1]]
 }
 
 #[inline(always)]

@@ -17,6 +17,7 @@ use crate::ops::batchnorm::BatchNormEval;
 use crate::ops::conv2d::Conv2d;
 use crate::ops::maxpool2d::MaxPool2d;
 use crate::ops::norm_relu::NormRelu;
+use crate::ops::norm_relu_pool::NormReluPool;
 use crate::ops::relu::Relu;
 use crate::ops::softmax::Softmax;
 use crate::tensor::{DType, Shape, Spec, Tensor};
@@ -107,7 +108,7 @@ impl Builder {
         };
         let weights: &[&str] = match line.op.name() {
             "conv2d" | "linear" => &["", "weight", "bias"],
-            "batchnorm_eval" | "norm_relu" => &["", "weight", "bias", "running_mean", "running_var", ""],
+            "batchnorm_eval" | "norm_relu" | "norm_relu_pool" => &["", "weight", "bias", "running_mean", "running_var", ""],
             _ => &["", ""],
         };
         let mut inputs = Vec::new();
@@ -134,11 +135,18 @@ impl Builder {
         } else if let Some(norm) = op.downcast_ref::<NormRelu>().filter(|norm| norm.running) {
             let shortcut = inputs.split_off(5);
             let name = self.unique(line.label.into());
-            let mut y = self.node(name.clone(), "BatchNormalization", inputs, vec![float("epsilon", norm.eps)], line);
+            let mut y = self.node(name.clone(), "BatchNormalization", inputs, vec![float("epsilon", norm.eps)], line.spec.shape);
             if let [shortcut] = shortcut.as_slice() {
-                y = self.node(format!("{name}.add"), "Add", vec![y, shortcut.clone()], Vec::new(), line);
+                y = self.node(format!("{name}.add"), "Add", vec![y, shortcut.clone()], Vec::new(), line.spec.shape);
             }
-            let y = self.node(format!("{name}.relu"), "Relu", vec![y], Vec::new(), line);
+            let y = self.node(format!("{name}.relu"), "Relu", vec![y], Vec::new(), line.spec.shape);
+            self.values.insert(line.output, y);
+            return Ok(());
+        } else if let Some(norm) = op.downcast_ref::<NormReluPool>().filter(|norm| norm.running) {
+            let name = self.unique(line.label.into());
+            let y = self.node(name.clone(), "BatchNormalization", inputs, vec![float("epsilon", norm.eps)], line.specs[0].shape);
+            let y = self.node(format!("{name}.relu"), "Relu", vec![y], Vec::new(), line.specs[0].shape);
+            let y = self.node(format!("{name}.pool"), "MaxPool", vec![y], window([2; 2], [2; 2], [0; 2]), line.spec.shape);
             self.values.insert(line.output, y);
             return Ok(());
         } else if let Some(relu) = op.downcast_ref::<Relu>() {
@@ -158,15 +166,15 @@ impl Builder {
             }
         };
         let name = if line.label.is_empty() { self.numbered(line.op.name()) } else { self.unique(line.label.into()) };
-        let y = self.node(name, kind, inputs, attributes, line);
+        let y = self.node(name, kind, inputs, attributes, line.spec.shape);
         self.values.insert(line.output, y);
         Ok(())
     }
 
     /// Adds an operator; gives the name of its output.
-    fn node(&mut self, name: String, kind: &str, input: Vec<String>, attribute: Vec<AttributeProto>, line: &Line) -> String {
+    fn node(&mut self, name: String, kind: &str, input: Vec<String>, attribute: Vec<AttributeProto>, shape: Shape) -> String {
         let output = self.unique(format!("{name}.out"));
-        self.graph.value_info.push(info(&output, line.spec.shape));
+        self.graph.value_info.push(info(&output, shape));
         self.graph.node.push(NodeProto { input, output: vec![output.clone()], name: Some(name), op_type: Some(kind.into()), attribute });
         output
     }

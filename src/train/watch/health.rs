@@ -33,7 +33,7 @@ pub fn dead_units(model: &Model, x: Tensor) -> Result<Vec<Finding>> {
     let x = tape.input(x);
     model.eval(&mut tape, x)?;
     let mut findings = Vec::new();
-    for line in tape.lines().filter(|line| ["relu", "norm_relu"].contains(&line.op.name())) {
+    for line in tape.lines().filter(|line| ["relu", "norm_relu", "norm_relu_pool"].contains(&line.op.name())) {
         let shape = line.spec.shape;
         let (images, units) = (shape[0], shape[1]);
         let values = tape.value(line.output).read()?;
