@@ -128,3 +128,17 @@ pub fn net1(b: &mut Builder, o: &Options) -> Sequential {
         .then(Flatten)
         .then(Linear::new(b, "fc", 36 * o.wide(10), o.classes))
 }
+
+/// Convolutions of one size without padding, each with batch norm and ReLU, and no pooling: so the last layer still knows where things
+/// stand. The networks M3, M5 and M7 of An, Lee, Park, Yang and So 2020, "An Ensemble of Simple Convolutional Neural Network Models for
+/// MNIST Digit Recognition", of which one errs on other digits than the other two.
+pub fn simple(b: &mut Builder, o: &Options, kernel: usize, channels: &[usize]) -> Sequential {
+    let (mut layers, mut before, mut side) = (Sequential::new(), 1, 28);
+    for (i, &after) in channels.iter().enumerate() {
+        layers = layers
+            .then(Conv2d::with(b, &format!("conv{}", i + 1), [before, o.wide(after)], kernel, 1, 0, false))
+            .then(BatchNorm::new(b, &format!("bn{}", i + 1), o.wide(after)).relu());
+        (before, side) = (o.wide(after), side + 1 - kernel);
+    }
+    layers.then(Flatten).then(Linear::new(b, "fc", side * side * before, o.classes)).then(BatchNorm::new(b, "bn_fc", o.classes))
+}

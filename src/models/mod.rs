@@ -39,6 +39,11 @@ pub const ALL: &[Known] = &[
     known("mnist-cnn-fixed", "the same with batch norm, ReLU and dropout", GREY, lenet::mnist_cnn_fixed),
     known("improved", "four 3x3 convolutions (32, 32, 64, 64) with batch norm and dropout", GREY, lenet::improved),
     known("net1", "one convolution, one 4x4 max-pool, one linear layer", GREY, lenet::net1),
+    known("simple3", "ten 3x3 convolutions (32 to 176) with batch norm, without padding or pooling, one linear layer", GREY, |b, o| {
+        lenet::simple(b, o, 3, &[32, 48, 64, 80, 96, 112, 128, 144, 160, 176])
+    }),
+    known("simple5", "the same with five 5x5 convolutions (32 to 160)", GREY, |b, o| lenet::simple(b, o, 5, &[32, 64, 96, 128, 160])),
+    known("simple7", "the same with four 7x7 convolutions (48 to 192)", GREY, |b, o| lenet::simple(b, o, 7, &[48, 96, 144, 192])),
     known("resnet8", "residual network, stages of 16, 32 and 64 channels, one block each", GREY, |b, o| resnet::small(b, o, &[1, 1, 1])),
     known("resnet18", "residual network for 32x32 colour pictures, stages of 64 to 512 channels", COLOUR, |b, o| {
         resnet::deep(b, o, Basic, [2, 2, 2, 2])

@@ -222,6 +222,26 @@ class Net1(nn.Module):
         return self.fc(F.relu(F.max_pool2d(self.conv1(x), 4)).flatten(1))
 
 
+class Simple(nn.Module):
+    """Convolutions of one size without padding, each with batch norm and ReLU, then one linear layer with batch norm."""
+
+    def __init__(self, kernel, *channels):
+        super().__init__()
+        cin, side = 1, 28
+        for i, cout in enumerate(channels, 1):
+            setattr(self, f"conv{i}", nn.Conv2d(cin, cout, kernel, bias=False))
+            setattr(self, f"bn{i}", nn.BatchNorm2d(cout))
+            cin, side = cout, side + 1 - kernel
+        self.count = len(channels)
+        self.fc = nn.Linear(side * side * cin, 10)
+        self.bn_fc = nn.BatchNorm1d(10)
+
+    def forward(self, x):
+        for i in range(1, self.count + 1):
+            x = F.relu(getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(x)))
+        return self.bn_fc(self.fc(x.flatten(1)))
+
+
 class Block(nn.Module):
     """Basic residual block. `projection` is the convolution of the shortcut, used when the shape changes."""
 
@@ -337,6 +357,9 @@ NETWORKS = {  # name: (constructor, input shape, also record ten steps)
     "mnist-cnn-fixed": (MnistCnnFixed, [5, 1, 28, 28], False),
     "improved": (Improved, [5, 1, 28, 28], False),
     "net1": (Net1, [5, 1, 28, 28], False),
+    "simple3": (lambda: Simple(3, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176), [5, 1, 28, 28], False),
+    "simple5": (lambda: Simple(5, 32, 64, 96, 128, 160), [5, 1, 28, 28], False),
+    "simple7": (lambda: Simple(7, 48, 96, 144, 192), [5, 1, 28, 28], False),
     "resnet8": (ResNet8, [5, 1, 28, 28], True),
     "resnet18": (lambda: DeepResNet(False, 2, 2, 2, 2), [2, 3, 32, 32], False),
     "vgg11": (lambda: Vgg(1, 1, 2, 2, 2), [2, 3, 32, 32], False),

@@ -293,7 +293,8 @@ fn deep_networks_equal_pytorch() {
 
 /// A network that has learned nothing is about as good as one that holds all ten classes equally likely.
 ///
-/// Not quite: its logits differ a little, most where the last layer reads what a batch norm made large (lenet-bn3: 0.45 above).
+/// Not quite: its logits differ a little, most where the last layer reads what a batch norm made large (lenet-bn3: 0.45 above). Logits that come
+/// out of a batch norm have variance 1; were they normal, the loss would be ½ above.
 #[test]
 fn first_losses_are_those_of_guessing() {
     let splits = synthetic(30, 1, 1);
@@ -304,7 +305,8 @@ fn first_losses_are_those_of_guessing() {
         let loader = Loader::new(&splits.train, &splits.normalization, model.input, DType::F32, Device::Cpu).unwrap();
         let loss = loss(&mut model, &loader.batch(&numbers).unwrap(), true);
         println!("{}: first loss {loss:.3}", known.name);
-        let near = (loss - 10f64.ln()).abs() <= 0.5;
+        let above = if known.name.starts_with("simple") { 0.5 } else { 0.0 };
+        let near = (loss - 10f64.ln() - above).abs() <= 0.5;
         if !near {
             far.push((known.name, loss));
         }
