@@ -24,7 +24,7 @@
 //! slices, which a second kernel adds in order. A tile serves 32 rows: w is read once for each group, x once for every 32 features.
 //!
 //! On the CPU the first two sums run over lane vectors, which carry the images: a task owns a few rows of the result for all
-//! images. The third sums over images, so x and dy are first turned to image-major rows and the inner loop runs along k.
+//! images. The third sums over images, so x and dy are first turned to blocks of all images and the inner loop runs along k.
 //!
 //! Read next: `conv2d.rs`.
 
@@ -139,8 +139,11 @@ fn product<T: Element>(x: &Tensor, w: &Tensor, transposed: bool, b: Option<&Tens
         // A column of w is copied together, or it would fall into few sets of the cache.
         let (w, wf, wk) = if transposed {
             let panel = panel.room::<T::Acc>(k * ROWS / L).as_flattened_mut();
-            for (to, w) in panel.chunks_mut(ROWS).zip(w.chunks(f)) {
-                to[..rows].copy_from_slice(&w[f0..][..rows]);
+            for (to, w) in panel.as_chunks_mut::<ROWS>().0.iter_mut().zip(w.chunks(f)) {
+                match w[f0..].first_chunk::<ROWS>() {
+                    Some(w) => *to = *w,
+                    None => to[..rows].copy_from_slice(&w[f0..]),
+                }
             }
             (&*panel, 1, ROWS)
         } else {
@@ -173,26 +176,26 @@ fn backward_input<T: Element>(w: &Tensor, dy: &Tensor, dx: &mut Slot) {
 /// Sixteen k take the place of a tile's pixel, and the images that of its taps.
 fn backward_weight<T: Element>(x: &Tensor, dy: &Tensor, dwb: &mut [Slot]) {
     let (n, k, f) = (x.shape()[0], x.shape()[1], dy.shape()[1]);
-    let (dy, width) = (image_major::<T>(dy), row(f));
+    let dy = by_images::<T, ROWS>(dy);
     let dy = dy.data::<T::Acc>();
     if let [_, db] = dwb
         && db.wanted()
     {
         let mut sums = vec![T::Acc::ZERO; f];
-        for row in dy.chunks(width) {
-            for (sum, &d) in sums.iter_mut().zip(row) {
-                *sum = *sum + d;
+        for (sums, dy) in sums.chunks_mut(ROWS).zip(dy.chunks(n * ROWS)) {
+            for dy in dy.chunks(ROWS) {
+                sums.iter_mut().zip(dy).for_each(|(sum, &d)| *sum = *sum + d);
             }
         }
         super::put(db, &sums);
     }
     if dwb[0].wanted() {
-        let x = image_major::<T>(x);
+        let x = by_images::<T, L>(x);
         let (x, blocks) = (x.data::<T::Acc>().as_chunks::<L>().0, k.div_ceil(L));
-        let (taps, strides) = (dot(n, row(k) / L, width), Strides { x: 1, w: 1, out: [blocks, 1] });
+        let (taps, strides) = (dot(n, 1, ROWS), Strides { x: n, w: 1, out: [blocks, 1] });
         let (dw, add) = dwb[0].open();
         dw.data_mut::<T::Acc>().par_chunks_mut(ROWS * k).enumerate().for_each_init(Scratch::default, |scratch, (task, dw)| {
-            let (dy, counts) = (&dy[task * ROWS..], [dw.len() / k, blocks]);
+            let (dy, counts) = (&dy[task * n * ROWS..][..n * ROWS], [dw.len() / k, blocks]);
             if k.is_multiple_of(L) {
                 return in_stretches::<T::Acc>(x, dy, None, &taps, dw.as_chunks_mut::<L>().0, counts, &strides, add);
             }
@@ -207,27 +210,22 @@ fn backward_weight<T: Element>(x: &Tensor, dy: &Tensor, dwb: &mut [Slot]) {
     }
 }
 
-/// How long [`image_major`] makes a row of k numbers: an odd number of cache lines, as a column would fall into few sets of the cache
-/// otherwise.
-fn row(k: usize) -> usize {
-    (k.div_ceil(L) | 1) * L
-}
-
-/// x [G][K] lanes -> [N][K] rows, filled up with zeros to [`row`] numbers; empty lanes are left out.
-fn image_major<T: Element>(x: &Tensor) -> Tensor {
+/// x [G][K] lanes -> [K/B][N][B], filled up with zeros; empty lanes are left out. All that a tile reads of one block lies together: rows as
+/// long as K would be a page each.
+fn by_images<T: Element, const B: usize>(x: &Tensor) -> Tensor {
     let (n, k) = (x.shape()[0], x.shape().per_image());
-    let width = row(k);
     let x = x.lanes::<T>();
-    let mut rows = Tensor::new(Spec::rows([n, width], T::Acc::DTYPE));
-    rows.data_mut::<T::Acc>().par_chunks_mut(L * width).enumerate().for_each(|(g, rows)| {
-        for (l, row) in rows.chunks_mut(width).enumerate() {
-            for (r, x) in row.iter_mut().zip(&x[g * k..][..k]) {
-                *r = x[l].up();
+    let mut blocks = Tensor::new(Spec::rows([k.div_ceil(B), n, B], T::Acc::DTYPE));
+    blocks.data_mut::<T::Acc>().par_chunks_mut(n * B).enumerate().for_each(|(block, rows)| {
+        for (g, rows) in rows.chunks_mut(L * B).enumerate() {
+            let x = &x[g * k + block * B..g * k + k.min((block + 1) * B)];
+            for (l, row) in rows.chunks_exact_mut(B).enumerate() {
+                row.iter_mut().zip(x).for_each(|(r, x)| *r = x[l].up());
+                row[x.len()..].fill(T::Acc::ZERO);
             }
-            row[k..].fill(T::Acc::ZERO);
         }
     });
-    rows
+    blocks
 }
 
 // ---- CUDA
