@@ -102,10 +102,10 @@ impl Picture {
         if large.work() < self.work() { large } else { self }
     }
 
-    /// Tiles of a row that go through together: their transformed windows, in f32, fill a quarter of a second-level cache; products and
-    /// weights come on top.
+    /// Tiles of a row that go through together: their transformed windows, in f32, fill a third of a second-level cache at most; products
+    /// and weights come on top.
     fn tiles_at_once(&self) -> usize {
-        let room = second_level_cache() / 4 / size_of::<[f32; L]>();
+        let room = second_level_cache() / 3 / size_of::<[f32; L]>();
         let (most, tiles) = ((room / self.places() / self.read[0].max(self.written[0])).max(2), self.tiles()[1]);
         tiles.div_ceil(tiles.div_ceil(most))
     }

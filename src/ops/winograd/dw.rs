@@ -14,7 +14,7 @@
 //! A task owns some outputs and some stretches of rows of tiles. As many tiles as half a second-level cache holds are transformed together, one of the
 //! six rows of places after another, so that a sum stays in a register for long before its lanes are added. Read next: `kernels.rs`, `products.rs`.
 
-use super::kernels::{SIDE, gradient, points};
+use super::kernels::{self, SIDE, points};
 use super::products::{blocks, place, products, stride};
 use super::{Picture, by, enabled, input};
 use crate::ops::correlate::Scratch;
@@ -90,11 +90,11 @@ pub(in crate::ops) fn run<T: Element>(p: &Picture, x: &Tensor, dy: &Tensor) -> V
         let chunks = (0..chunks).map(|i| &segments[i * segments.len() / chunks..(i + 1) * segments.len() / chunks]);
         sums::<T>(p, x, dy, chunks, outputs, m, room);
     });
-    kernels::<T::Acc>(p, m, of_share, outputs)
+    finish::<T::Acc>(p, m, of_share, outputs)
 }
 
 /// dw of all shares' sums m `[shares][blocks of outputs][places][outputs and planes]`, with so many numbers a share and outputs a block.
-fn kernels<A: Real>(p: &Picture, m: &mut [A], of_share: usize, outputs: usize) -> Vec<A> {
+fn finish<A: Real>(p: &Picture, m: &mut [A], of_share: usize, outputs: usize) -> Vec<A> {
     let ([c, ..], [o, ..], k) = (p.read, p.written, p.kernel);
     let of_place = blocks(outputs, c);
     let (m, others) = m.split_at_mut(of_share);
@@ -107,12 +107,9 @@ fn kernels<A: Real>(p: &Picture, m: &mut [A], of_share: usize, outputs: usize) -
     });
     let m = &*m;
     let mut dw = vec![A::ZERO; o * c * k * k];
-    dw.par_chunks_mut(c * k * k).enumerate().for_each(|(i, dw)| {
+    dw.par_chunks_mut(c * k * k).enumerate().for_each_init(Scratch::default, |room, (i, dw)| {
         let m = &m[i / outputs * PLACES * of_place..];
-        for (plane, dw) in dw.chunks_exact_mut(k * k).enumerate() {
-            let at = place(i % outputs, plane, c);
-            gradient(std::array::from_fn(|j| m[j * of_place + at]), dw, k);
-        }
+        kernels::gradients(|j, plane| m[j * of_place + place(i % outputs, plane, c)], dw, k, room);
     });
     dw
 }

@@ -3,7 +3,9 @@
 //! This is not an op. `winograd.rs` says what G is. Read next: `products.rs`.
 
 use super::Picture;
-use crate::tensor::{Real, Spec, Tensor};
+use crate::ops::correlate::Scratch;
+use crate::simd;
+use crate::tensor::{L, Real, Spec, Tensor};
 use rayon::prelude::*;
 
 /// Places along each side of a large window.
@@ -18,66 +20,93 @@ pub(super) fn points(side: usize) -> &'static [(f64, f64)] {
 }
 
 /// G g Gᵀ for each output o and plane c of p, with the taps g(o, c, kh, kw) of the kernel: `[places][O][C]`.
+///
+/// All planes of an output go together, side by side, so that the transforms run along memory.
 pub(in crate::ops) fn weights<A: Real>(p: &Picture, g: impl Fn(usize, usize, usize, usize) -> A + Sync) -> Tensor {
-    let ([planes, ..], [outputs, ..], kernel, side) = (p.read, p.written, p.kernel, p.side());
+    let ([planes, ..], [outputs, ..], k, side) = (p.read, p.written, p.kernel, p.side());
     let points: Vec<[A; 2]> = points(side).iter().map(|&(p, scale)| [p, scale].map(A::from_f64)).collect();
-    let transform = |g: &[A; 5]| {
-        let mut u = [g[kernel - 1]; 6];
-        for (u, [p, scale]) in u.iter_mut().zip(&points) {
-            *u = *scale * g[..kernel].iter().rev().fold(A::ZERO, |sum, g| sum * *p + *g);
-        }
-        u
-    };
-    // First `[O][C][places]`, as they are made.
+    // First `[O][places][C]`, as they are made.
     let count = Spec::rows([outputs * planes * side * side], A::DTYPE);
     let (mut made, mut u) = (Tensor::new(count), Tensor::new(count));
-    made.data_mut::<A>().par_chunks_mut(planes * side * side).enumerate().for_each(|(o, made)| {
-        for (c, made) in made.chunks_exact_mut(side * side).enumerate() {
-            // G g, by columns of g; then each of its rows times Gᵀ.
-            let mut rows = [[A::ZERO; 5]; 6];
-            for j in 0..kernel {
-                let mut column = [A::ZERO; 5];
-                for i in 0..kernel {
-                    column[i] = g(o, c, i, j);
-                }
-                for (row, u) in rows.iter_mut().zip(transform(&column)) {
-                    row[j] = u;
-                }
+    let each = made.data_mut::<A>().par_chunks_mut(planes * side * side).enumerate();
+    each.for_each_init(Scratch::default, |room, (o, made)| {
+        let (taps, half) = halves(room, [k * k, side * k], planes);
+        for (tap, row) in taps.chunks_exact_mut(planes).enumerate() {
+            for (c, tap_of_c) in row.iter_mut().enumerate() {
+                *tap_of_c = g(o, c, tap / k, tap % k);
             }
-            for (made, row) in made.chunks_exact_mut(side).zip(&rows) {
-                made.copy_from_slice(&transform(row)[..side]);
-            }
+        }
+        // G g, then each of its rows times Gᵀ.
+        values::<A>(taps, half, k * planes, &points);
+        for (row, made) in half.chunks_exact(k * planes).zip(made.chunks_exact_mut(side * planes)) {
+            values::<A>(row, made, planes, &points);
         }
     });
     let made = made.data::<A>();
     u.data_mut::<A>().par_chunks_mut(outputs * planes).enumerate().for_each(|(place, u)| {
-        for (u, made) in u.iter_mut().zip(made.iter().skip(place).step_by(side * side)) {
-            *u = *made;
+        for (u, made) in u.chunks_exact_mut(planes).zip(made.chunks_exact(side * side * planes)) {
+            u.copy_from_slice(&made[place * planes..][..planes]);
         }
     });
     u
 }
 
-/// Gᵀ m G with the points of 6x6 places: dw `[K][K]`.
-pub(super) fn gradient<A: Real>(m: [A; SIDE * SIDE], dw: &mut [A], k: usize) {
-    // Σ_p scale·pⁱ·m_p for each i, and for the last m at infinity.
-    let transform = |m: [A; SIDE]| {
-        let mut out = [A::ZERO; SIDE];
-        for (&(p, scale), &m) in points(SIDE).iter().zip(&m) {
-            let mut power = A::from_f64(scale) * m;
-            for out in &mut out[..k] {
-                *out = *out + power;
-                power = power * A::from_f64(p);
+/// Gᵀ m G with the points of 6x6 places, for all planes of an output: dw `[C][K][K]` of m(place, c).
+pub(super) fn gradients<A: Real>(m: impl Fn(usize, usize) -> A, dw: &mut [A], k: usize, room: &mut Scratch) {
+    let planes = dw.len() / (k * k);
+    let points: [[A; 2]; SIDE - 1] = std::array::from_fn(|i| points(SIDE)[i]).map(|(p, scale)| [p, scale].map(A::from_f64));
+    let (places, rest) = halves(room, [SIDE * SIDE, SIDE * k + k * k], planes);
+    let (half, taps) = rest.split_at_mut(SIDE * k * planes);
+    for (place, row) in places.chunks_exact_mut(planes).enumerate() {
+        for (c, of_c) in row.iter_mut().enumerate() {
+            *of_c = m(place, c);
+        }
+    }
+    // Each row of m times G, then Gᵀ times that.
+    for (row, half) in places.chunks_exact(SIDE * planes).zip(half.chunks_exact_mut(k * planes)) {
+        coefficients::<A>(row, half, planes, &points);
+    }
+    coefficients::<A>(half, taps, k * planes, &points);
+    for (tap, row) in taps.chunks_exact(planes).enumerate() {
+        for (dw, &sum) in dw[tap..].iter_mut().step_by(k * k).zip(row) {
+            *dw = sum;
+        }
+    }
+}
+
+/// Room for two numbers of rows, of so many planes.
+fn halves<A: Real>(room: &mut Scratch, rows: [usize; 2], planes: usize) -> (&mut [A], &mut [A]) {
+    let count = (rows[0] + rows[1]) * planes;
+    room.room::<A>(count.div_ceil(L)).as_flattened_mut()[..count].split_at_mut(rows[0] * planes)
+}
+
+simd! {
+    /// Polynomials' values at the points, and the last coefficient, of coefficients x `[K][n]`: out `[points + 1][n]`.
+    fn values<A: Real>(x: &[A], out: &mut [A], n: usize, points: &[[A; 2]]) {
+        let (rest, last) = x.split_at(x.len() - n);
+        for (out, [p, scale]) in out.chunks_exact_mut(n).zip(points) {
+            out.copy_from_slice(last);
+            for x in rest.chunks_exact(n).rev() {
+                out.iter_mut().zip(x).for_each(|(sum, x)| *sum = *sum * *p + *x);
+            }
+            out.iter_mut().for_each(|sum| *sum = *scale * *sum);
+        }
+        out[points.len() * n..].copy_from_slice(last);
+    }
+}
+
+simd! {
+    /// [`values`] transposed: x `[points + 1][n]`, out `[K][n]`.
+    fn coefficients<A: Real>(x: &[A], out: &mut [A], n: usize, points: &[[A; 2]]) {
+        out.fill(A::ZERO);
+        for (x, [p, scale]) in x.chunks_exact(n).zip(points) {
+            let mut factor = *scale;
+            for out in out.chunks_exact_mut(n) {
+                out.iter_mut().zip(x).for_each(|(sum, x)| *sum = *sum + factor * *x);
+                factor = factor * *p;
             }
         }
-        out[k - 1] = out[k - 1] + m[SIDE - 1];
-        out
-    };
-    let rows: [[A; SIDE]; SIDE] = std::array::from_fn(|i| transform(std::array::from_fn(|j| m[SIDE * i + j])));
-    for j in 0..k {
-        let column = transform(std::array::from_fn(|i| rows[i][j]));
-        for i in 0..k {
-            dw[i * k + j] = column[i];
-        }
+        let last = out.len() - n;
+        out[last..].iter_mut().zip(&x[points.len() * n..]).for_each(|(sum, x)| *sum = *sum + *x);
     }
 }
