@@ -45,7 +45,10 @@ fn cases(n: usize) -> Vec<Case> {
         ("lenet", 1, 10, 28, 5, 1, 0),
         ("lenet", 10, 20, 12, 5, 1, 0),
         ("digit", 10, 20, 12, 3, 1, 0),
+        ("lenet-bn3", 1, 16, 28, 5, 1, 2),
         ("lenet-bn3", 16, 32, 14, 5, 1, 2),
+        ("lenet-bn3", 32, 64, 7, 3, 1, 1),
+        ("rgb-cnn", 3, 32, 28, 3, 1, 1),
         ("improved", 1, 32, 28, 3, 1, 1),
         ("improved", 32, 32, 28, 3, 1, 1),
         ("improved", 32, 64, 14, 3, 1, 1),
@@ -81,7 +84,7 @@ fn cases(n: usize) -> Vec<Case> {
         ("improved", 32, 28, 2, 2, 0),
         ("improved", 64, 14, 2, 2, 0),
     ] {
-        let op = maxpool2d::MaxPool2d { kernel: [k; 2], stride: [s; 2], padding: [p; 2] };
+        let op = maxpool2d::MaxPool2d { kernel: [k; 2], stride: [s; 2], padding: [p; 2], rectify: false };
         cases.push(Case::new(op, format!("{net} {c} {h}x{h} k{k} s{s}"), picture(c, h)));
     }
     cases.push(Case::new(avgpool2d::GlobalAvgPool, "resnet8 64 7x7", picture(64, 7)));

@@ -3,15 +3,16 @@
 #include "window.cuh"
 
 // y[oy,ox] = max over the window, at[oy,ox] = its place ky·kw + kx; the first of equals wins, and NaN wins over any number.
+// With `rectify` y = max(0, that), and at = 255 where nothing is above 0.
 //
 // x [planes][H][W][32], y and at [planes][OH][OW][32]. One warp = one output pixel of 32 images; one block = 8 of them.
-extern "C" __global__ void __launch_bounds__(256) maxpool2d_forward(const T* x, T* y, u8* at, Windows d) {
+extern "C" __global__ void __launch_bounds__(256) maxpool2d_forward(const T* x, T* y, u8* at, Windows d, int rectify) {
     int pixel = blockIdx.x * 8 + threadIdx.y, l = threadIdx.x;
     if (pixel >= d.planes * d.oh * d.ow) return;
     int ox = pixel % d.ow, oy = pixel / d.ow % d.oh, plane = pixel / (d.ow * d.oh);
     Range rows = taps(oy, d.h, d.kh, d.sh, d.ph), cols = taps(ox, d.w, d.kw, d.sw, d.pw);
-    A best = NEG_INFINITY;
-    int place = rows.start * d.kw + cols.start;
+    A best = rectify ? (A)0 : NEG_INFINITY;
+    int place = rectify ? 255 : rows.start * d.kw + cols.start;
     for (int ky = rows.start; ky < rows.end; ky++) {
         const T* row = x + ((plane * d.h + oy * d.sh + ky - d.ph) * d.w + ox * d.sw - d.pw) * L + l;
         for (int kx = cols.start; kx < cols.end; kx++) {

@@ -28,6 +28,8 @@ pub trait Vector<A>: Copy {
     fn gate(self, d: Self) -> Self;
     /// self where `places` holds `place`, and 0 elsewhere.
     fn pick(self, places: &[u8; L], place: u8) -> Self;
+    /// Takes the place of `best`, and writes `place` to `places`, where it is greater, or is NaN and so wins over any number.
+    fn challenge(self, best: &mut Self, places: &mut [u8; L], place: u8);
     /// The sum of all L, always in the same order: pairs, then pairs of pairs.
     fn total(self) -> A;
     /// The [`total`](Self::total)s of L vectors.
@@ -122,6 +124,14 @@ macro_rules! arrays {
                 r
             }
             #[inline(always)]
+            fn challenge(self, best: &mut Self, places: &mut [u8; L], place: u8) {
+                for i in 0..L {
+                    let wins = (self[i] > best[i]) | self[i].is_nan();
+                    best[i] = std::hint::select_unpredictable(wins, self[i], best[i]);
+                    places[i] = std::hint::select_unpredictable(wins, place, places[i]);
+                }
+            }
+            #[inline(always)]
             fn total(mut self) -> $t {
                 for half in [8, 4, 2, 1] {
                     for i in 0..half {
@@ -194,6 +204,16 @@ mod x86 {
             unsafe {
                 let found = _mm_cmpeq_epi8_mask(_mm_loadu_si128(places.as_ptr().cast()), _mm_set1_epi8(place as i8));
                 Zmm(_mm512_maskz_mov_ps(found, self.0))
+            }
+        }
+        #[inline(always)]
+        fn challenge(self, best: &mut Self, places: &mut [u8; L], place: u8) {
+            // SAFETY: see above.
+            unsafe {
+                let wins = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, best.0) | _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+                best.0 = _mm512_mask_mov_ps(best.0, wins, self.0);
+                let held = _mm_loadu_si128(places.as_ptr().cast());
+                _mm_storeu_si128(places.as_mut_ptr().cast(), _mm_mask_mov_epi8(held, wins, _mm_set1_epi8(place as i8)));
             }
         }
         #[inline(always)]
@@ -289,6 +309,22 @@ mod x86 {
                 let low = _mm256_castsi256_ps(_mm256_cvtepi8_epi32(found));
                 let high = _mm256_castsi256_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(found)));
                 Ymm2(_mm256_and_ps(low, self.0), _mm256_and_ps(high, self.1))
+            }
+        }
+        #[inline(always)]
+        fn challenge(self, best: &mut Self, places: &mut [u8; L], place: u8) {
+            // SAFETY: see above.
+            unsafe {
+                let wins = |x, best| _mm256_or_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(x, best), _mm256_cmp_ps::<_CMP_UNORD_Q>(x, x));
+                let (low, high) = (wins(self.0, best.0), wins(self.1, best.1));
+                *best = Ymm2(_mm256_blendv_ps(best.0, self.0, low), _mm256_blendv_ps(best.1, self.1, high));
+                // Eight masks of 32 bits to eight of 16, and those of both halves to 16 of 8.
+                let narrow = |wins| {
+                    let wins = _mm256_castps_si256(wins);
+                    _mm_packs_epi32(_mm256_castsi256_si128(wins), _mm256_extracti128_si256::<1>(wins))
+                };
+                let (wins, held) = (_mm_packs_epi16(narrow(low), narrow(high)), _mm_loadu_si128(places.as_ptr().cast()));
+                _mm_storeu_si128(places.as_mut_ptr().cast(), _mm_blendv_epi8(held, _mm_set1_epi8(place as i8), wins));
             }
         }
         #[inline(always)]

@@ -440,7 +440,7 @@ proptest! {
         let w = tape.input(Tensor::zeros(Spec::rows([3, 2, 2, 2], DType::F32)));
         let layer = Arc::from("conv");
         let y = tape.apply_at(&layer, Arc::new(ops::conv2d::Conv2d { stride: [1, 1], padding: [1, 1] }), &[x, w]).unwrap();
-        let y = tape.apply(ops::maxpool2d::MaxPool2d { kernel: [2, 2], stride: [2, 2], padding: [1, 1] }, &[y]).unwrap();
+        let y = tape.apply(ops::maxpool2d::MaxPool2d { kernel: [2, 2], stride: [2, 2], padding: [1, 1], rectify: false }, &[y]).unwrap();
         let y = tape.apply(ops::flatten::Flatten, &[y]).unwrap();
         let mut bytes = ModelProto { graph: Some(onnx::graph(&tape, x, y).unwrap()), ..Default::default() }.encode_to_vec();
         for (at, to) in changes {

@@ -42,8 +42,7 @@ pub fn lenet_bn3(b: &mut Builder, o: &Options) -> Sequential {
 pub fn digit(b: &mut Builder, o: &Options) -> Sequential {
     Sequential::new()
         .then(Conv2d::new(b, "conv1", 1, o.wide(10), 5)) // 10x24x24
-        .then(MaxPool2d::new(2)) // 10x12x12
-        .then(Relu::new())
+        .then(MaxPool2d::new(2).relu()) // 10x12x12
         .then(Conv2d::new(b, "conv2", o.wide(10), o.wide(20), 3)) // 20x10x10
         .then(Relu::new())
         .then(Flatten)
@@ -56,14 +55,11 @@ pub fn digit(b: &mut Builder, o: &Options) -> Sequential {
 pub fn rgb_cnn(b: &mut Builder, o: &Options) -> Sequential {
     Sequential::new()
         .then(Conv2d::with(b, "conv1", [3, o.wide(32)], 3, 1, 1, true)) // 32x28x28
-        .then(MaxPool2d::new(2)) // 32x14x14
-        .then(Relu::new())
+        .then(MaxPool2d::new(2).relu()) // 32x14x14
         .then(Conv2d::with(b, "conv2", [o.wide(32), o.wide(64)], 3, 1, 1, true))
-        .then(MaxPool2d::new(2)) // 64x7x7
-        .then(Relu::new())
+        .then(MaxPool2d::new(2).relu()) // 64x7x7
         .then(Conv2d::with(b, "conv3", [o.wide(64), o.wide(64)], 3, 1, 1, true))
-        .then(MaxPool2d::new(2)) // 64x3x3
-        .then(Relu::new())
+        .then(MaxPool2d::new(2).relu()) // 64x3x3
         .then(Flatten)
         .then(Linear::new(b, "fc1", 9 * o.wide(64), o.wide(128)))
         .then(Relu::new())
@@ -74,11 +70,9 @@ pub fn rgb_cnn(b: &mut Builder, o: &Options) -> Sequential {
 pub fn mnist_cnn(b: &mut Builder, o: &Options) -> Sequential {
     Sequential::new()
         .then(Conv2d::new(b, "conv1", 1, o.wide(10), 5)) // 10x24x24
-        .then(MaxPool2d::new(2)) // 10x12x12
-        .then(Relu::new())
+        .then(MaxPool2d::new(2).relu()) // 10x12x12
         .then(Conv2d::new(b, "conv2", o.wide(10), o.wide(20), 5)) // 20x8x8
-        .then(MaxPool2d::new(2)) // 20x4x4
-        .then(Relu::new())
+        .then(MaxPool2d::new(2).relu()) // 20x4x4
         .then(Flatten)
         .then(Linear::new(b, "fc1", 16 * o.wide(20), o.wide(50)))
         .then(Linear::new(b, "fc2", o.wide(50), o.classes))
@@ -90,8 +84,7 @@ pub fn mnist_cnn_fixed(b: &mut Builder, o: &Options) -> Sequential {
         .then(Conv2d::new(b, "conv1", 1, o.wide(10), 5))
         .then(BatchNorm::new(b, "bn1", o.wide(10)).relu_pool())
         .then(Conv2d::new(b, "conv2", o.wide(10), o.wide(20), 5))
-        .then(MaxPool2d::new(2))
-        .then(Relu::new())
+        .then(MaxPool2d::new(2).relu())
         .then(Flatten)
         .then(Linear::new(b, "fc1", 16 * o.wide(20), o.wide(50)))
         .then(Relu::new())
@@ -123,8 +116,7 @@ pub fn improved(b: &mut Builder, o: &Options) -> Sequential {
 pub fn net1(b: &mut Builder, o: &Options) -> Sequential {
     Sequential::new()
         .then(Conv2d::new(b, "conv1", 1, o.wide(10), 5)) // 10x24x24
-        .then(MaxPool2d::new(4)) // 10x6x6
-        .then(Relu::new())
+        .then(MaxPool2d::new(4).relu()) // 10x6x6
         .then(Flatten)
         .then(Linear::new(b, "fc", 36 * o.wide(10), o.classes))
 }

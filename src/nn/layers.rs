@@ -229,7 +229,12 @@ impl MaxPool2d {
 
     /// The same with stride and padding.
     pub fn with(kernel: usize, stride: usize, padding: usize) -> Self {
-        Self(ops::maxpool2d::MaxPool2d { kernel: [kernel; 2], stride: [stride; 2], padding: [padding; 2] })
+        Self(ops::maxpool2d::MaxPool2d { kernel: [kernel; 2], stride: [stride; 2], padding: [padding; 2], rectify: false })
+    }
+
+    /// The same with ReLU behind it, in one op.
+    pub fn relu(self) -> Self {
+        Self(ops::maxpool2d::MaxPool2d { rectify: true, ..self.0 })
     }
 }
 

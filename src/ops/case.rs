@@ -106,12 +106,12 @@ impl Input {
             Draw::Labels(classes) => (0..count).map(|i| f64::from(rng.word(stream, i as u64) % classes as u32)).collect(),
             Draw::Probabilities | Draw::LogProbabilities => (0..count).map(|i| normal(i).exp()).collect(),
             Draw::Distinct => {
-                // Ranks of random words, spread evenly over [-2, 2]: no two are equal.
+                // Ranks of random words, spread evenly over [-2, 2]: no two are equal, and none is 0, where ReLU has its kink.
                 let mut order: Vec<usize> = (0..count).collect();
                 order.sort_by_key(|&i| (rng.word(stream, i as u64), i));
                 let mut values = vec![0.0; count];
                 for (rank, &i) in order.iter().enumerate() {
-                    values[i] = (rank as f64 - count as f64 / 2.0) * 0.01f64.max(4.0 / count as f64);
+                    values[i] = (rank as f64 + 0.25 - count as f64 / 2.0) * 0.01f64.max(4.0 / count as f64);
                 }
                 values
             }

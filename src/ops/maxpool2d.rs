@@ -15,6 +15,9 @@
 //! never win, so the loops leave them out. With padding <= kernel / 2 every window holds at least one real pixel. As in PyTorch,
 //! the first maximum in row-major order of the window wins a tie, and a NaN wins over any number.
 //!
+//! With ReLU behind it y is max(0, that), and where nothing in the window is above 0 nobody wins: `at` holds a place that no window has.
+//! Backward then stops dy there by itself, so the two ops cost no more than one.
+//!
 //! # Backward
 //!
 //! Locally y is a copy of the one pixel that won, so dy/dx is 1 there and 0 elsewhere:
@@ -42,7 +45,7 @@ use crate::autograd::{Needs, Node, Op, Saved, Slot};
 use crate::device::Device;
 use crate::error::Result;
 use crate::simd;
-use crate::tensor::{DType, Element, L, Lane, Real, Spec, Tensor, load, put};
+use crate::tensor::{DType, Element, L, Lane, Real, Spec, Tensor, Vector, load, put, store};
 use rayon::prelude::*;
 use std::hint::select_unpredictable;
 use std::ops::Range;
@@ -56,7 +59,12 @@ pub struct MaxPool2d {
     pub stride: [usize; 2],
     /// Rows of -inf above and below, columns left and right; at most half the kernel.
     pub padding: [usize; 2],
+    /// Is ReLU behind it?
+    pub rectify: bool,
 }
+
+/// No place in a window: they have at most 255.
+const NOBODY: u8 = u8::MAX;
 
 impl MaxPool2d {
     fn axes(&self, x: &[Spec]) -> Result<[Axis; 2]> {
@@ -86,8 +94,8 @@ impl Op for MaxPool2d {
         let axes = self.axes(&[x[0].spec()])?;
         let mut at = Tensor::new(Spec { dtype: DType::U8, ..y.spec() });
         crate::dispatch!(y.dtype(), T => match y.device() {
-            Device::Cpu => forward::<T>(&axes, x[0], y, &mut at),
-            Device::Cuda(_) => cuda::forward::<T>(&axes, x[0], y, &mut at)?,
+            Device::Cpu => forward::<T>(&axes, self.rectify, x[0], y, &mut at),
+            Device::Cuda(_) => cuda::forward::<T>(&axes, self.rectify, x[0], y, &mut at)?,
         });
         Ok(vec![at])
     }
@@ -97,7 +105,7 @@ impl Op for MaxPool2d {
         if y.device() != Device::Cpu {
             return self.forward(x, y);
         }
-        crate::dispatch!(y.dtype(), T => infer::<T>(&axes, x[0], y));
+        crate::dispatch!(y.dtype(), T => infer::<T>(&axes, self.rectify, x[0], y));
         Ok(Saved::new())
     }
 
@@ -124,30 +132,15 @@ impl Op for MaxPool2d {
 // ---- CPU
 
 /// x: [G, C, H, W, L]; y and at: [G, C, OH, OW, L]. One task = one plane of one group.
-fn forward<T: Element>(axes: &[Axis; 2], x: &Tensor, y: &mut Tensor, at: &mut Tensor) {
+fn forward<T: Element>(axes: &[Axis; 2], rectify: bool, x: &Tensor, y: &mut Tensor, at: &mut Tensor) {
     simd! {
-        fn run<T: Element>(x: &[[T; L]], y: &mut [[T; L]], at: &mut [[u8; L]], cols: &Axis, rows: &[Window], columns: &[Window]) {
-            let (w, ow) = (cols.input, cols.output);
+        fn run<T: Element>(x: &[[T; L]], y: &mut [[T; L]], at: &mut [[u8; L]], cols: &Axis, rows: &[Window], columns: &[Window], rectify: bool) {
+            let ow = cols.output;
             for ((row, y), at) in rows.iter().zip(y.chunks_exact_mut(ow)).zip(at.chunks_exact_mut(ow)) {
                 for ((column, y), at) in columns.iter().zip(y).zip(at) {
-                    let mut best = [T::Acc::NEG_INFINITY; L];
-                    let mut place = [(row.taps.start * cols.kernel + column.taps.start) as u32; L];
-                    for (i, ky) in row.taps.clone().enumerate() {
-                        let x = &x[(row.start + i) * w + column.start..][..column.taps.len()];
-                        let first = ky * cols.kernel + column.taps.start;
-                        for (x, tap) in x.iter().zip(first as u32..) {
-                            let x = Lane::load(x).0;
-                            for l in 0..L {
-                                // A NaN is greater than nothing but wins; it is all that differs from itself.
-                                #[allow(clippy::eq_op)]
-                                let wins = (x[l] > best[l]) | (x[l] != x[l]);
-                                best[l] = if wins { x[l] } else { best[l] };
-                                place[l] = if wins { tap } else { place[l] };
-                            }
-                        }
-                    }
-                    Lane(best).store(y);
-                    *at = place.map(|p| p as u8);
+                    let (best, places) = winners::<T, V>(x, cols, row, column, rectify);
+                    store(best, y);
+                    *at = places;
                 }
             }
         }
@@ -156,28 +149,16 @@ fn forward<T: Element>(axes: &[Axis; 2], x: &Tensor, y: &mut Tensor, at: &mut Te
     let (windows_y, windows_x) = (rows.windows(), cols.windows());
     let (plane, out) = (rows.input * cols.input, rows.output * cols.output);
     let y = y.lanes_mut::<T>().par_chunks_mut(out).zip(at.lanes_mut::<u8>().par_chunks_mut(out));
-    x.lanes::<T>().par_chunks(plane).zip(y).for_each(|(x, (y, at))| run::<T>(x, y, at, cols, &windows_y, &windows_x));
+    x.lanes::<T>().par_chunks(plane).zip(y).for_each(|(x, (y, at))| run::<T>(x, y, at, cols, &windows_y, &windows_x, rectify));
 }
 
 /// The same without winners' places.
-fn infer<T: Element>(axes: &[Axis; 2], x: &Tensor, y: &mut Tensor) {
+fn infer<T: Element>(axes: &[Axis; 2], rectify: bool, x: &Tensor, y: &mut Tensor) {
     simd! {
-        fn run<T: Element>(x: &[[T; L]], y: &mut [[T; L]], cols: &Axis, rows: &[Window], columns: &[Window]) {
+        fn run<T: Element>(x: &[[T; L]], y: &mut [[T; L]], cols: &Axis, rows: &[Window], columns: &[Window], rectify: bool) {
             for (row, y) in rows.iter().zip(y.chunks_exact_mut(cols.output)) {
                 for (column, y) in columns.iter().zip(y) {
-                    let mut best = [T::Acc::NEG_INFINITY; L];
-                    for i in 0..row.taps.len() {
-                        for x in &x[(row.start + i) * cols.input + column.start..][..column.taps.len()] {
-                            let x = Lane::load(x).0;
-                            for l in 0..L {
-                                // As above.
-                                #[allow(clippy::eq_op)]
-                                let wins = (x[l] > best[l]) | (x[l] != x[l]);
-                                best[l] = if wins { x[l] } else { best[l] };
-                            }
-                        }
-                    }
-                    Lane(best).store(y);
+                    store(winners::<T, V>(x, cols, row, column, rectify).0, y);
                 }
             }
         }
@@ -186,7 +167,23 @@ fn infer<T: Element>(axes: &[Axis; 2], x: &Tensor, y: &mut Tensor) {
     let (windows_y, windows_x) = (rows.windows(), cols.windows());
     let (plane, out) = (rows.input * cols.input, rows.output * cols.output);
     let planes = x.lanes::<T>().par_chunks(plane).zip(y.lanes_mut::<T>().par_chunks_mut(out));
-    planes.for_each(|(x, y)| run::<T>(x, y, cols, &windows_y, &windows_x));
+    planes.for_each(|(x, y)| run::<T>(x, y, cols, &windows_y, &windows_x, rectify));
+}
+
+/// The greatest of a window, and where it was.
+#[inline(always)]
+fn winners<T: Element, V: Vector<T::Acc>>(x: &[[T; L]], cols: &Axis, row: &Window, column: &Window, rectify: bool) -> (V, [u8; L]) {
+    let first = (row.taps.start * cols.kernel + column.taps.start) as u8;
+    let (least, nobody) = if rectify { (T::Acc::ZERO, NOBODY) } else { (T::Acc::NEG_INFINITY, first) };
+    let (mut best, mut places) = (V::splat(least), [nobody; L]);
+    for (i, ky) in row.taps.clone().enumerate() {
+        let first = ky * cols.kernel + column.taps.start;
+        let x = &x[(row.start + i) * cols.input + column.start..][..column.taps.len()];
+        for (x, place) in x.iter().zip(first as u8..) {
+            load::<T, V>(x).challenge(&mut best, &mut places, place);
+        }
+    }
+    (best, places)
 }
 
 /// at, dy: [G, C, OH, OW, L]; dx: [G, C, H, W, L]. One task = one plane of one group.
@@ -257,10 +254,10 @@ pub(super) mod cuda {
     use crate::device::cuda::{Launch, kernels::maxpool2d as kernel};
 
     /// x: [G, C, H, W, L]; y and at: [G, C, OH, OW, L]. One warp an output pixel.
-    pub fn forward<T: Element>(axes: &[Axis; 2], x: &Tensor, y: &mut Tensor, at: &mut Tensor) -> Result<()> {
+    pub fn forward<T: Element>(axes: &[Axis; 2], rectify: bool, x: &Tensor, y: &mut Tensor, at: &mut Tensor) -> Result<()> {
         let d = window::sizes(axes, x.spec());
         let launch = Launch::warps(y.device(), (d.planes * d.oh * d.ow) as usize, 8);
-        kernel::forward::<T>(launch, x.cuda(), y.cuda_mut(), at.cuda_mut(), d)
+        kernel::forward::<T>(launch, x.cuda(), y.cuda_mut(), at.cuda_mut(), d, rectify.into())
     }
 
     /// at, dy: [G, C, OH, OW, L]; dx: [G, C, H, W, L]. One warp an input pixel.
@@ -273,15 +270,18 @@ pub(super) mod cuda {
 
 /// What it is tried on.
 pub fn cases() -> Vec<Case> {
-    let case = |kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2], shape: [usize; 4]| {
-        let name = format!("k{kernel:?} s{stride:?} p{padding:?} {shape:?}");
-        Case::new(MaxPool2d { kernel, stride, padding }, name, vec![Input::lanes(shape, Draw::Distinct)])
+    let one = |rectify: bool, kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2], shape: [usize; 4]| {
+        let name = format!("{}k{kernel:?} s{stride:?} p{padding:?} {shape:?}", if rectify { "relu " } else { "" });
+        Case::new(MaxPool2d { kernel, stride, padding, rectify }, name, vec![Input::lanes(shape, Draw::Distinct)])
     };
+    let case = |kernel, stride, padding, shape| one(false, kernel, stride, padding, shape);
     let mut cases = Vec::new();
     for n in BATCHES {
         cases.push(case([2, 2], [2, 2], [0, 0], [n, 1, 4, 5]));
         cases.push(case([3, 3], [2, 2], [1, 1], [n, 1, 5, 4]));
+        cases.push(one(true, [2, 2], [2, 2], [0, 0], [n, 1, 5, 4]));
     }
+    cases.push(one(true, [3, 3], [1, 1], [1, 1], [2, 2, 5, 7]));
     cases.push(case([3, 3], [1, 1], [1, 1], [2, 2, 5, 7]));
     cases.push(case([4, 4], [4, 4], [0, 0], [2, 2, 9, 8]));
     cases.push(case([2, 2], [1, 1], [0, 0], [2, 2, 5, 7]));
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn the_first_maximum_wins_a_tie() {
-        let op = MaxPool2d { kernel: [2, 2], stride: [1, 1], padding: [0, 0] };
+        let op = MaxPool2d { kernel: [2, 2], stride: [1, 1], padding: [0, 0], rectify: false };
         let (y, dx) = pool(op, &[1.0, 5.0, 5.0, 5.0, 0.0, 5.0, 1.0, 1.0, 1.0]);
         assert_eq!(y, [5.0, 5.0, 5.0, 5.0]);
         assert_eq!(dx, [0.0, 3.0, 0.0, 3.0, 0.0, 4.0, 0.0, 0.0, 0.0]);
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn nan_wins_and_minus_infinity_still_has_a_winner() {
-        let op = MaxPool2d { kernel: [3, 3], stride: [3, 3], padding: [1, 1] };
+        let op = MaxPool2d { kernel: [3, 3], stride: [3, 3], padding: [1, 1], rectify: false };
         let (y, dx) = pool(op, &[1.0, NAN, 9.0, 2.0, 3.0, 9.0, 9.0, 9.0, 9.0]);
         assert!(y[0].is_nan());
         assert_eq!(dx, [0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
@@ -338,8 +338,19 @@ mod tests {
     }
 
     #[test]
+    fn with_relu_nobody_wins_who_is_not_above_zero() {
+        let op = MaxPool2d { kernel: [3, 3], stride: [3, 3], padding: [0, 0], rectify: true };
+        let (y, dx) = pool(op, &[-1.0, -2.0, -3.0, 2.0, 2.0, 0.0, -1.0, 0.0, -3.0, 1.0, 0.0, -1.0, -1.0, 0.0, -3.0, LOW, LOW, 5.0]);
+        assert_eq!(y, [0.0, 5.0]);
+        assert_eq!((dx[17], dx.iter().sum::<f64>()), (2.0, 2.0));
+        let (y, dx) = pool(op, &[0.0, -1.0, -1.0, -1.0, LOW, -1.0, 0.0, -0.0, -1.0]);
+        assert_eq!((y, dx), (vec![0.0], vec![0.0; 9]));
+        assert!(pool(op, &[-1.0, NAN, -1.0, -1.0, -1.0, -1.0, -1.0, -1.0, -1.0]).0[0].is_nan());
+    }
+
+    #[test]
     fn a_second_contribution_is_added() {
-        let op = MaxPool2d { kernel: [3, 3], stride: [2, 2], padding: [1, 1] };
+        let op = MaxPool2d { kernel: [3, 3], stride: [2, 2], padding: [1, 1], rectify: false };
         let spec = Spec::lanes([18, 2, 5, 4], DType::F64);
         let values: Vec<f64> = (0..spec.shape.count()).map(|i| (i * 7 % 101) as f64).collect();
         let gradient = |twice: bool| {
@@ -358,7 +369,7 @@ mod tests {
     #[test]
     fn errors_name_the_rule() {
         let x = Spec::lanes([2, 3, 4, 5], DType::F32);
-        let op = MaxPool2d { kernel: [2, 2], stride: [2, 2], padding: [0, 0] };
+        let op = MaxPool2d { kernel: [2, 2], stride: [2, 2], padding: [0, 0], rectify: false };
         assert_eq!(op.output(&[x]).unwrap().shape, [2, 3, 2, 2].into());
         for (op, x, rule) in [
             (op, x.with_shape([2, 60]), "[N, C, H, W]"),

@@ -31,7 +31,7 @@ use crate::autograd::{Needs, Node, Op, Saved, Slot};
 use crate::device::Device;
 use crate::error::Result;
 use crate::simd;
-use crate::tensor::{DType, Element, L, Lane, Real, Spec, Tensor, filled, load, put};
+use crate::tensor::{DType, Element, L, Lane, Real, Spec, Tensor, filled, load, put, store};
 use rayon::prelude::*;
 use std::hint::select_unpredictable;
 
@@ -147,37 +147,30 @@ fn sizes(x: &Spec) -> [usize; 4] {
 fn forward<T: Element>(x: &Tensor, channels: &[Affine<T::Acc>], y: &mut Tensor, at: &mut Tensor, won: &mut Tensor) {
     simd! {
         fn run<T: Element>(x: &[[T; L]], y: &mut [[T; L]], at: &mut [[u8; L]], won: &mut [[T; L]], k: Affine<T::Acc>, widths: [usize; 2]) {
-            let [w, ow] = widths;
+            let ([w, ow], [mean, scale, b]) = (widths, [k.mean, k.scale, k.b].map(V::splat));
             let rows = y.chunks_exact_mut(ow).zip(at.chunks_exact_mut(ow)).zip(won.chunks_exact_mut(ow));
             for (x, ((y, at), won)) in x.chunks_exact(2 * w).zip(rows) {
                 let (above, below) = x.split_at(w);
                 for i in 0..ow {
+                    let (mut best, mut places) = (V::splat(T::Acc::ZERO), [NONE; L]);
                     let window = [&above[2 * i], &above[2 * i + 1], &below[2 * i], &below[2 * i + 1]];
-                    let mut best = [T::Acc::ZERO; L];
-                    let mut place = [u32::from(NONE); L];
-                    let mut pixel = Lane::load(window[0]).0;
-                    for (j, x) in window.into_iter().enumerate() {
-                        let x = Lane::load(x).0;
-                        for l in 0..L {
-                            let v = k.of(x[l]);
-                            // A NaN is greater than nothing but wins; it is all that differs from itself.
-                            #[allow(clippy::eq_op)]
-                            let wins = (v > best[l]) | (v != v);
-                            best[l] = if wins { v } else { best[l] };
-                            place[l] = if wins { j as u32 } else { place[l] };
-                            pixel[l] = if wins { x[l] } else { pixel[l] };
-                        }
+                    for j in 0..4 {
+                        load::<T, V>(window[j]).minus(mean).fma(scale, b).challenge(&mut best, &mut places, j as u8);
                     }
-                    Lane(best).store(&mut y[i]);
-                    Lane(pixel).store(&mut won[i]);
-                    at[i] = place.map(|p| p as u8);
+                    let mut winner = load::<T, V>(window[0]).pick(&places, 0);
+                    for j in 1..4 {
+                        winner = winner.plus(load::<T, V>(window[j]).pick(&places, j as u8));
+                    }
+                    store(best, &mut y[i]);
+                    store(winner, &mut won[i]);
+                    at[i] = places;
                 }
             }
         }
     }
     let [plane, out, w, ow] = sizes(&x.spec());
-    let y =
-        y.lanes_mut::<T>().par_chunks_mut(out).zip(at.lanes_mut::<u8>().par_chunks_mut(out)).zip(won.lanes_mut::<T>().par_chunks_mut(out));
+    let (at, won) = (at.lanes_mut::<u8>().par_chunks_mut(out), won.lanes_mut::<T>().par_chunks_mut(out));
+    let y = y.lanes_mut::<T>().par_chunks_mut(out).zip(at).zip(won);
     let planes = x.lanes::<T>().par_chunks(plane).zip(y).with_min_len(planes_per_task(plane)).enumerate();
     planes.for_each(|(i, (x, ((y, at), won)))| run::<T>(x, y, at, won, channels[i % channels.len()], [w, ow]));
 }
@@ -186,22 +179,15 @@ fn forward<T: Element>(x: &Tensor, channels: &[Affine<T::Acc>], y: &mut Tensor, 
 fn infer<T: Element>(x: &Tensor, channels: &[Affine<T::Acc>], y: &mut Tensor) {
     simd! {
         fn run<T: Element>(x: &[[T; L]], y: &mut [[T; L]], k: Affine<T::Acc>, widths: [usize; 2]) {
-            let [w, ow] = widths;
+            let ([w, ow], [mean, scale, b]) = (widths, [k.mean, k.scale, k.b].map(V::splat));
             for (x, y) in x.chunks_exact(2 * w).zip(y.chunks_exact_mut(ow)) {
                 let (above, below) = x.split_at(w);
                 for (i, y) in y.iter_mut().enumerate() {
-                    let mut best = [T::Acc::ZERO; L];
+                    let (mut best, mut places) = (V::splat(T::Acc::ZERO), [NONE; L]);
                     for x in [&above[2 * i], &above[2 * i + 1], &below[2 * i], &below[2 * i + 1]] {
-                        let x = Lane::load(x).0;
-                        for l in 0..L {
-                            let v = k.of(x[l]);
-                            // As above.
-                            #[allow(clippy::eq_op)]
-                            let wins = (v > best[l]) | (v != v);
-                            best[l] = if wins { v } else { best[l] };
-                        }
+                        load::<T, V>(x).minus(mean).fma(scale, b).challenge(&mut best, &mut places, 0);
                     }
-                    Lane(best).store(y);
+                    store(best, y);
                 }
             }
         }
@@ -355,7 +341,7 @@ mod tests {
             tape.apply(NormReluPool { eps: 1e-5, running }, &inputs).unwrap()
         } else {
             let y = tape.apply(NormRelu { eps: 1e-5, running, shortcut: false }, &inputs).unwrap();
-            tape.apply(MaxPool2d { kernel: [2; 2], stride: [2; 2], padding: [0; 2] }, &[y]).unwrap()
+            tape.apply(MaxPool2d { kernel: [2; 2], stride: [2; 2], padding: [0; 2], rectify: false }, &[y]).unwrap()
         };
         let out = tape.value(y).values();
         if fused {

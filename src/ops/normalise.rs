@@ -29,7 +29,7 @@ impl<A: Real> Affine<A> {
     }
 
     #[inline(always)]
-    pub(super) fn of(self, x: A) -> A {
+    fn of(self, x: A) -> A {
         (x - self.mean).mul_add(self.scale, self.b)
     }
 }

@@ -78,7 +78,7 @@ fn dropout_draws_the_same_masks_on_every_device() {
 #[test]
 fn the_first_of_equals_wins_and_nan_wins_over_all_on_every_device() {
     let device = device::open();
-    let op = MaxPool2d { kernel: [3, 3], stride: [2, 1], padding: [1, 1] };
+    let op = MaxPool2d { kernel: [3, 3], stride: [2, 1], padding: [1, 1], rectify: false };
     let spec = Spec::lanes([33, 2, 5, 4], DType::F32);
     let rare = [f64::NAN, f64::NEG_INFINITY, f64::INFINITY];
     let draw = |i: usize| match Philox::new(8).word(0, i as u64) % 16 {

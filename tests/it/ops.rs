@@ -104,7 +104,7 @@ fn apply(judge: &Judge, tape: &mut Tape, case: &Value, v: &[Var]) -> Var {
     let soft = |tape: &mut Tape, key: &str| tape.input(judge.lanes(&shape, &golden::floats(&case[key])));
     let y = match case["op"].as_str().unwrap() {
         "conv2d" => tape.apply(Conv2d { stride, padding }, v),
-        "max_pool2d" => tape.apply(MaxPool2d { kernel, stride, padding }, v),
+        "max_pool2d" => tape.apply(MaxPool2d { kernel, stride, padding, rectify: false }, v),
         "avg_pool2d" => tape.apply(AvgPool2d { kernel, stride, padding }, v),
         "linear" => tape.apply(Linear, v),
         "relu" => tape.apply(Relu { slope: 0.0 }, v),

@@ -118,12 +118,16 @@ impl Builder {
                 None => self.weight(tape, var, format!("{}.{role}", line.label))?,
             });
         }
+        // What a fused op does after its first operator: a name for it, the operator, inputs beside the first; and the shape of all but the last.
+        let (mut then, mut between) = (Vec::new(), line.spec.shape);
+        let relu = ("relu", "Relu", Vec::new(), Vec::new());
         let (kind, attributes) = if let Some(conv) = op.downcast_ref::<Conv2d>() {
             let kernel = line.specs[1].shape;
             let mut attributes = window([kernel[2], kernel[3]], conv.stride, conv.padding);
             attributes.extend([ints("dilations", [1, 1]), int("group", 1)]);
             ("Conv", attributes)
         } else if let Some(pool) = op.downcast_ref::<MaxPool2d>() {
+            then.extend(pool.rectify.then_some(relu));
             ("MaxPool", window(pool.kernel, pool.stride, pool.padding))
         } else if let Some(pool) = op.downcast_ref::<AvgPool2d>() {
             // Zeros outside the picture count, as in PyTorch.
@@ -134,21 +138,13 @@ impl Builder {
             ("BatchNormalization", vec![float("epsilon", norm.eps)])
         } else if let Some(norm) = op.downcast_ref::<NormRelu>().filter(|norm| norm.running) {
             let shortcut = inputs.split_off(5);
-            let name = self.unique(line.label.into());
-            let mut y = self.node(name.clone(), "BatchNormalization", inputs, vec![float("epsilon", norm.eps)], line.spec.shape);
-            if let [shortcut] = shortcut.as_slice() {
-                y = self.node(format!("{name}.add"), "Add", vec![y, shortcut.clone()], Vec::new(), line.spec.shape);
-            }
-            let y = self.node(format!("{name}.relu"), "Relu", vec![y], Vec::new(), line.spec.shape);
-            self.values.insert(line.output, y);
-            return Ok(());
+            then.extend((!shortcut.is_empty()).then_some(("add", "Add", shortcut, Vec::new())));
+            then.push(relu);
+            ("BatchNormalization", vec![float("epsilon", norm.eps)])
         } else if let Some(norm) = op.downcast_ref::<NormReluPool>().filter(|norm| norm.running) {
-            let name = self.unique(line.label.into());
-            let y = self.node(name.clone(), "BatchNormalization", inputs, vec![float("epsilon", norm.eps)], line.specs[0].shape);
-            let y = self.node(format!("{name}.relu"), "Relu", vec![y], Vec::new(), line.specs[0].shape);
-            let y = self.node(format!("{name}.pool"), "MaxPool", vec![y], window([2; 2], [2; 2], [0; 2]), line.spec.shape);
-            self.values.insert(line.output, y);
-            return Ok(());
+            between = line.specs[0].shape;
+            then.extend([relu, ("pool", "MaxPool", Vec::new(), window([2; 2], [2; 2], [0; 2]))]);
+            ("BatchNormalization", vec![float("epsilon", norm.eps)])
         } else if let Some(relu) = op.downcast_ref::<Relu>() {
             if relu.slope == 0.0 { plain("Relu") } else { ("LeakyRelu", vec![float("alpha", relu.slope)]) }
         } else if let Some(softmax) = op.downcast_ref::<Softmax>() {
@@ -166,7 +162,13 @@ impl Builder {
             }
         };
         let name = if line.label.is_empty() { self.numbered(line.op.name()) } else { self.unique(line.label.into()) };
-        let y = self.node(name, kind, inputs, attributes, line.spec.shape);
+        let shape = |left: usize| if left == 0 { line.spec.shape } else { between };
+        let mut left = then.len();
+        let mut y = self.node(name.clone(), kind, inputs, attributes, shape(left));
+        for (part, kind, more, attributes) in then {
+            left -= 1;
+            y = self.node(format!("{name}.{part}"), kind, [vec![y], more].concat(), attributes, shape(left));
+        }
         self.values.insert(line.output, y);
         Ok(())
     }
