@@ -122,7 +122,7 @@ impl Train {
         if self.recipe.is_trial() {
             return self.recipe.trial(&mut self.start(None)?.trainer(None)?, self.json);
         }
-        if let Some(preset) = self.preset.as_deref().map(Preset::by_name).transpose()?.filter(|preset| preset.members > 1) {
+        if let Some(preset) = self.preset.as_deref().map(Preset::by_name).transpose()?.filter(|preset| !preset.members.is_empty()) {
             return self.several(preset);
         }
         let done = self.train(if self.json { Show::Json } else { Show::Lines }, None)?;
@@ -132,10 +132,9 @@ impl Train {
     /// Trains the members of a preset in turn, and lets them judge together.
     fn several(&self, preset: &Preset) -> Result<()> {
         let first = self.check()?.seed;
-        let member = |i: u64| Planned { name: format!("seed-{}", first + i), train: Train { seed: Some(first + i), ..self.clone() } };
-        let planned: Vec<Planned> = (0..preset.members).map(member).collect();
+        let planned: Vec<Planned> = (first..).zip(preset.members).map(|(seed, model)| self.member(seed, model)).collect();
         let base = self.out.clone().map_or_else(|| rundir::fresh(preset.name), Ok)?;
-        remark(format_args!("{} runs in {}; if stopped, go on with the same command and --out {1}", preset.members, base.display()));
+        remark(format_args!("{} runs in {}; if stopped, go on with the same command and --out {1}", planned.len(), base.display()));
         let outcomes = runs::make(&base, &planned)?;
         let checkpoints: Vec<PathBuf> = outcomes.iter().map(|outcome| outcome.run.join("last.safetensors")).collect();
         let mut ensemble = Ensemble::load(&checkpoints, import::read, false, Views::One, Device::open(&self.device)?.0)?;
@@ -150,6 +149,12 @@ impl Train {
         }
         let (acc, loss, images) = (100.0 * sums.accuracy(), sums.loss(), sums.samples());
         print(format_args!("together: test accuracy {acc:.2}%  loss {loss:.4}  ({} of {images} wrong)", wrong(&sums)))
+    }
+
+    /// One member of an ensemble; --model makes all of them that network.
+    fn member(&self, seed: u64, model: &str) -> Planned {
+        let model = self.model.clone().unwrap_or_else(|| model.into());
+        Planned { name: format!("seed-{seed}"), train: Train { seed: Some(seed), model: Some(model), ..self.clone() } }
     }
 
     /// The choices of a new run, checked; the data are not loaded yet.
