@@ -19,7 +19,7 @@ use cugrad::device::cuda::emulator;
 use cugrad::device::{self, Device};
 use cugrad::error::Result;
 use cugrad::ops::case::{Draw, Input};
-use cugrad::ops::{Case, add, avgpool2d, batchnorm, conv2d, cross_entropy, linear, maxpool2d, norm_relu, relu};
+use cugrad::ops::{Case, add, avgpool2d, batchnorm, conv2d, cross_entropy, linear, maxpool2d, norm_relu, norm_relu_pool, relu};
 use cugrad::tensor::{DType, Philox, Spec, Tensor};
 use peak::Peak;
 use std::sync::Arc;
@@ -97,6 +97,10 @@ fn cases(n: usize) -> Vec<Case> {
             let inputs = if shortcut { [inputs.clone(), picture(c, h)].concat() } else { inputs.clone() };
             cases.push(Case::new(norm_relu::NormRelu { eps: 1e-5, running: false, shortcut }, name, inputs));
         }
+    }
+    for (net, c, h) in [("lenet-bn3", 16, 28), ("lenet-bn3", 32, 14), ("lenet-bn3", 64, 7), ("improved", 32, 28), ("improved", 64, 14)] {
+        let inputs = [picture(c, h), vec![Input::sums([c], Draw::Positive), Input::sums([c], Draw::Normal)]].concat();
+        cases.push(Case::new(norm_relu_pool::NormReluPool { eps: 1e-5, running: false }, format!("{net} {c} {h}x{h}"), inputs));
     }
     cases.push(Case::new(relu::Relu { slope: 0.0 }, "resnet8 16 28x28", picture(16, 28)));
     cases.push(Case::new(add::Add, "resnet8 16 28x28", [picture(16, 28), picture(16, 28)].concat()));

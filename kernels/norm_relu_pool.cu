@@ -5,7 +5,7 @@
 // Sizes: n images in `groups` groups, c planes of H x W pixels and OH x OW windows in each.
 struct Halves { int n, groups, c, h, w, oh, ow; };
 
-// y = max(0, the largest v of the window), v = (x - mean)·w·inv_std + b; at = its place, or 4 if it is not above 0. Empty lanes are as if they held
+// y = max(0, the largest v of the window), v = (x - mean)·w·inv_std + b; at = its place, or 255 if it is not above 0. Empty lanes are as if they held
 // nothing above 0.
 //
 // x [planes][H][W][32], w, b, mean, inv_std [C], y and at [planes][OH][OW][32]. One warp = one output pixel of 32 images; one block = 8 of them.
@@ -16,7 +16,7 @@ extern "C" __global__ void __launch_bounds__(256) norm_relu_pool_forward(
     int ox = pixel % d.ow, oy = pixel / d.ow % d.oh, plane = pixel / (d.ow * d.oh), c = plane % d.c;
     bool there = l < d.n - plane / d.c * L;
     A scale = w[c] * inv_std[c], shift = b[c], centre = mean[c], best = 0;
-    int place = 4;
+    int place = 255;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         A v = (up(x[((plane * d.h + 2 * oy + i / 2) * d.w + 2 * ox + i % 2) * L + l]) - centre) * scale + shift;

@@ -61,6 +61,11 @@ pub trait Op: Any + Debug + Send + Sync {
         None
     }
 
+    /// Is it, or does it end in, a ReLU? Units of its output that are always 0 learn nothing (`train/watch/health.rs`).
+    fn rectifies(&self) -> bool {
+        false
+    }
+
     /// Floating-point operations of one forward (a multiply-add is two; padded taps count).
     fn flops(&self, x: &[Spec]) -> u64 {
         let _ = x;

@@ -1,7 +1,7 @@
 //! Small convolutional networks for 28x28 digits: LeNet and its relatives.
 //!
 //! Parameter names are those of the PyTorch modules that these networks were first written as. Where these had ReLU before a max-pool,
-//! it stands behind it here: the same numbers and gradients, for a quarter of the work. Shapes are in the comments:
+//! it stands behind it here, or is part of it: the same numbers and gradients, for a quarter of the work. Shapes are in the comments:
 //! channels x height x width after the line, as they are with [`Options::width`] 1. Read next: `resnet.rs`.
 
 use super::Options;
@@ -123,7 +123,7 @@ pub fn net1(b: &mut Builder, o: &Options) -> Sequential {
 
 /// Convolutions of one size without padding, each with batch norm and ReLU, and no pooling: so the last layer still knows where things
 /// stand. The networks M3, M5 and M7 of An, Lee, Park, Yang and So 2020, "An Ensemble of Simple Convolutional Neural Network Models for
-/// MNIST Digit Recognition", of which one errs on other digits than the other two.
+/// MNIST Digit Recognition", which judge together there.
 pub fn simple(b: &mut Builder, o: &Options, kernel: usize, channels: &[usize]) -> Sequential {
     let (mut layers, mut before, mut side) = (Sequential::new(), 1, 28);
     for (i, &after) in channels.iter().enumerate() {

@@ -24,7 +24,7 @@
 //! only dx = w·s·dy is left. x̂ is not stored but computed again from x.
 //!
 //! How mean and variance are computed without cancellation, piece by piece, is in `moments.rs`; the passes over the batch, which serve
-//! `norm_relu.rs` too, are in `normalise.rs`.
+//! `norm_relu.rs` and `norm_relu_pool.rs` too, are in `normalise.rs`.
 //!
 //! On a GPU a piece is 16 neighbouring pixels of 32 images, which one warp holds in registers, so x is read once for both sums. What is
 //! summed over a piece goes to memory, and one block for each channel adds the pieces in f64.
@@ -33,13 +33,13 @@
 //! memory. Read next: `moments.rs` and `normalise.rs`, then `norm_relu.rs`.
 
 use super::case::{BATCHES, Case, Draw, Input};
-use super::moments::{Moments, PIECE, statistics};
+use super::moments::{PIECE, given};
 use super::normalise::{Affine, Gate, backward_input, forward, sums};
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
 use crate::device::Device;
 use crate::error::Result;
-use crate::tensor::{DType, Element, Layout, Spec, Stored, Tensor};
+use crate::tensor::{Element, Layout, Spec, Stored, Tensor};
 
 /// Normalises by the statistics of the batch. Inputs x `[N, C, ...]` in lanes, w `[C]` and b `[C]` in the type of sums.
 ///
@@ -77,17 +77,17 @@ impl Op for BatchNorm {
 
     fn forward(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
         if let Device::Cuda(_) = y.device() {
-            return crate::dispatch!(y.dtype(), T => cuda::forward::<T>(x[0], x[1], x[2], self.eps, y));
+            return crate::dispatch!(y.dtype(), T => cuda::forward::<T>(x, self.eps, y));
         }
         Ok(crate::dispatch!(y.dtype(), T => {
-            let saved = batch::<T>(x[0], self.eps);
+            let saved = given::<T>(x, self.eps);
             forward::<T>(x[0], None, &Affine::each(x[1], x[2], &saved[0], &saved[1]), false, y);
             saved
         }))
     }
 
     fn backward(&self, n: &Node, dy: &Tensor, dx: &mut [Slot]) -> Result<()> {
-        let by_m = 1.0 / per_channel(&n.spec(0)) as f64;
+        let by_m = by_m(&n.spec(0), false);
         crate::dispatch!(dy.dtype(), T => match dy.device() {
             Device::Cpu => backward::<T>(n, dy, dx, by_m, false),
             Device::Cuda(_) => cuda::backward::<T>(n, dy, dx, by_m)?,
@@ -115,12 +115,13 @@ impl Op for BatchNormEval {
 
     fn forward(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
         if let Device::Cuda(_) = y.device() {
-            return crate::dispatch!(y.dtype(), T => cuda::forward_eval::<T>(x, self.eps, y));
+            return crate::dispatch!(y.dtype(), T => cuda::forward::<T>(x, self.eps, y));
         }
-        let saved = running(x[3], x[4], self.eps);
-        let (mean, inv_std) = (&saved[0], &saved[1]);
-        crate::dispatch!(y.dtype(), T => forward::<T>(x[0], None, &Affine::each(x[1], x[2], mean, inv_std), false, y));
-        Ok(saved)
+        Ok(crate::dispatch!(y.dtype(), T => {
+            let saved = given::<T>(x, self.eps);
+            forward::<T>(x[0], None, &Affine::each(x[1], x[2], &saved[0], &saved[1]), false, y);
+            saved
+        }))
     }
 
     fn backward(&self, n: &Node, dy: &Tensor, dx: &mut [Slot]) -> Result<()> {
@@ -157,9 +158,9 @@ pub(super) fn per_channel(x: &Spec) -> usize {
     n * h * w
 }
 
-/// One number per channel, in the type that sums over `dtype` are kept in.
-fn row(dtype: DType, values: &[f64]) -> Tensor {
-    Tensor::from_values(Spec::rows([values.len()], dtype.acc()), values)
+/// 1/m, or 0 where the statistics do not depend on x.
+pub(super) fn by_m(x: &Spec, running: bool) -> f64 {
+    if running { 0.0 } else { 1.0 / per_channel(x) as f64 }
 }
 
 /// Moves the running averages towards a batch's statistics, as PyTorch does: r = (1 - momentum)·r + momentum·statistic.
@@ -192,19 +193,6 @@ pub fn update_running(
 }
 
 // ---- CPU
-
-/// x, y `[N, C, H, W]` in lanes, w, b `[C]`; gives mean, 1/√(var + eps) and the unbiased variance, `[C]` each.
-pub(super) fn batch<T: Element>(x: &Tensor, eps: f64) -> Saved {
-    let all = statistics::<T>(x);
-    let row = |f: &dyn Fn(&Moments) -> f64| row(T::DTYPE, &all.iter().map(f).collect::<Vec<_>>());
-    vec![row(&|a| a.mean), row(&|a| 1.0 / (a.m2 / a.m + eps).sqrt()), row(&|a| a.m2 / (a.m - 1.0))]
-}
-
-/// The mean and 1/√(var + eps) of running statistics, `[C]` each.
-pub(super) fn running(mean: &Tensor, var: &Tensor, eps: f64) -> Saved {
-    let inv_std: Vec<f64> = var.values().iter().map(|var| 1.0 / (var + eps).sqrt()).collect();
-    vec![mean.clone(), row(mean.dtype(), &inv_std)]
-}
 
 /// Both backward passes; `by_m` is 1/m in training and 0 in evaluation, where the statistics do not depend on x. `rectified`: dy passes
 /// only where w·x̂ + b > 0.
@@ -274,51 +262,28 @@ pub(super) mod cuda {
         [Tensor::new(spec), Tensor::new(spec)]
     }
 
-    /// `K` numbers for each channel.
-    fn rows<T: Element, const K: usize>(x: &Spec) -> [Tensor; K] {
-        std::array::from_fn(|_| Tensor::new(Spec::rows([x.shape[1]], T::Acc::DTYPE).on(x.device)))
-    }
-
-    /// x, y `[N, C, H, W]` in lanes, w, b `[C]`; gives mean, 1/√(var + eps) and the unbiased variance, `[C]` each.
-    pub fn forward<T: Element>(x: &Tensor, w: &Tensor, b: &Tensor, eps: f64, y: &mut Tensor) -> Result<Saved> {
-        let saved = batch::<T>(x, eps)?;
-        kernel::forward::<T>(
-            each_piece(&x.spec()),
-            x.cuda(),
-            w.cuda(),
-            b.cuda(),
-            saved[0].cuda(),
-            saved[1].cuda(),
-            y.cuda_mut(),
-            planes(&x.spec()),
-        )?;
+    /// The inputs x of a batch norm, y like the first; gives what the op saves.
+    pub fn forward<T: Element>(x: &[&Tensor], eps: f64, y: &mut Tensor) -> Result<Saved> {
+        let (saved, d) = (given::<T>(x, eps)?, planes(&x[0].spec()));
+        let [w, b, mean, inv_std] = [x[1], x[2], &saved[0], &saved[1]].map(Tensor::cuda);
+        kernel::forward::<T>(each_piece(&x[0].spec()), x[0].cuda(), w, b, mean, inv_std, y.cuda_mut(), d)?;
         Ok(saved)
     }
 
-    /// The statistics alone.
-    pub fn batch<T: Element>(x: &Tensor, eps: f64) -> Result<Saved> {
-        let (spec, d) = (x.spec(), planes(&x.spec()));
-        let [mut means, mut m2] = pieces::<T>(&spec);
-        kernel::pieces::<T>(each_piece(&spec), x.cuda(), means.cuda_mut(), m2.cuda_mut(), d)?;
-        let [mut mean, mut inv_std, mut var] = rows::<T, 3>(&spec);
-        let channels = Launch::new(spec.device, [spec.shape[1], 1, 1], [128, 1, 1]);
+    /// As on the CPU.
+    pub fn given<T: Element>(x: &[&Tensor], eps: f64) -> Result<Saved> {
+        let (spec, c, d) = (x[0].spec(), x[0].shape()[1], planes(&x[0].spec()));
+        let row = || Tensor::new(Spec::rows([c], T::Acc::DTYPE).on(spec.device));
+        let mut inv_std = row();
+        if let [_, _, _, mean, var] = x {
+            kernel::inv_std::<T>(Launch::each(spec.device, c, 128), var.cuda(), inv_std.cuda_mut(), eps, c as i32)?;
+            return Ok(vec![(*mean).clone(), inv_std]);
+        }
+        let ([mut means, mut m2], mut mean, mut var) = (pieces::<T>(&spec), row(), row());
+        kernel::pieces::<T>(each_piece(&spec), x[0].cuda(), means.cuda_mut(), m2.cuda_mut(), d)?;
+        let channels = Launch::new(spec.device, [c, 1, 1], [128, 1, 1]);
         kernel::statistics::<T>(channels, means.cuda(), m2.cuda(), mean.cuda_mut(), inv_std.cuda_mut(), var.cuda_mut(), eps, d)?;
         Ok(vec![mean, inv_std, var])
-    }
-
-    /// x: activation, w, b, running mean, running variance; gives the mean and 1/√(var + eps).
-    pub fn forward_eval<T: Element>(x: &[&Tensor], eps: f64, y: &mut Tensor) -> Result<Saved> {
-        let (saved, at, d) = (running::<T>(x[3], x[4], eps)?, each_piece(&x[0].spec()), planes(&x[0].spec()));
-        kernel::forward::<T>(at, x[0].cuda(), x[1].cuda(), x[2].cuda(), saved[0].cuda(), saved[1].cuda(), y.cuda_mut(), d)?;
-        Ok(saved)
-    }
-
-    /// The mean and 1/√(var + eps) of running statistics, `[C]` each.
-    pub fn running<T: Element>(mean: &Tensor, var: &Tensor, eps: f64) -> Result<Saved> {
-        let mut inv_std = Tensor::new(var.spec());
-        let c = var.shape()[0];
-        kernel::inv_std::<T>(Launch::each(var.device(), c, 128), var.cuda(), inv_std.cuda_mut(), eps, c as i32)?;
-        Ok(vec![mean.clone(), inv_std])
     }
 
     /// Both backward passes; `by_m` as on the CPU. In evaluation dx needs no sums, but w and b do.
@@ -389,7 +354,7 @@ pub fn cases() -> Vec<Case> {
 mod tests {
     use super::*;
     use crate::autograd::{Gradients, Tape};
-    use crate::tensor::Philox;
+    use crate::tensor::{DType, Philox};
     use approx::assert_relative_eq;
 
     fn lanes(shape: &[usize], values: &[f64]) -> Tensor {

@@ -64,7 +64,7 @@ pub struct MaxPool2d {
 }
 
 /// No place in a window: they have at most 255.
-const NOBODY: u8 = u8::MAX;
+pub(super) const NOBODY: u8 = u8::MAX;
 
 impl MaxPool2d {
     fn axes(&self, x: &[Spec]) -> Result<[Axis; 2]> {
@@ -121,6 +121,10 @@ impl Op for MaxPool2d {
             });
         }
         Ok(())
+    }
+
+    fn rectifies(&self) -> bool {
+        self.rectify
     }
 
     fn flops(&self, x: &[Spec]) -> u64 {

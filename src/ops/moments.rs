@@ -16,8 +16,9 @@
 //!
 //! Read next: `batchnorm.rs`, below `// ---- CPU`.
 
+use crate::autograd::Saved;
 use crate::simd;
-use crate::tensor::{Element, L, Lane, Stored, Tensor, filled};
+use crate::tensor::{Element, L, Lane, Spec, Stored, Tensor, filled};
 use rayon::prelude::*;
 
 /// Lane vectors of a piece: 16 KB of f32, half a first-level cache.
@@ -91,4 +92,16 @@ pub(super) fn statistics<T: Element>(x: &Tensor) -> Vec<Moments> {
     let planes: Vec<Moments> =
         planes.map(|(i, x)| x.chunks(PIECE).map(|x| piece(x, filled(images, i / c))).fold(Moments::NONE, Moments::merge)).collect();
     (0..c).map(|i| planes[i..].iter().step_by(c).fold(Moments::NONE, |a, &b| a.merge(b))).collect()
+}
+
+/// The statistics that the inputs x of a batch norm bring, `[C]` each: the batch's mean, 1/√(var + eps) and unbiased variance, or, where a running
+/// mean and variance follow on x, w and b, that mean and 1/√(var + eps).
+pub(super) fn given<T: Element>(x: &[&Tensor], eps: f64) -> Saved {
+    let row = |values: Vec<f64>| Tensor::from_values(Spec::rows([values.len()], T::DTYPE.acc()), &values);
+    if let [_, _, _, mean, var] = x {
+        return vec![(*mean).clone(), row(var.values().iter().map(|var| 1.0 / (var + eps).sqrt()).collect())];
+    }
+    let all = statistics::<T>(x[0]);
+    let each = |f: &dyn Fn(&Moments) -> f64| row(all.iter().map(f).collect());
+    vec![each(&|a| a.mean), each(&|a| 1.0 / (a.m2 / a.m + eps).sqrt()), each(&|a| a.m2 / (a.m - 1.0))]
 }

@@ -21,8 +21,9 @@
 //!
 //! On a GPU the three ops run one after the other for now. Read next: `norm_relu_pool.rs`, the same with a max-pool behind it.
 
-use super::batchnorm::{self, batch, from_sums, output, per_channel, running};
+use super::batchnorm::{self, by_m, from_sums, output, per_channel};
 use super::case::{BATCHES, Case, Draw, Input};
+use super::moments::given;
 use super::normalise::{Affine, Gate, forward, sums};
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
@@ -48,11 +49,6 @@ impl NormRelu {
     /// Inputs without s.
     fn rows(&self) -> usize {
         if self.running { 5 } else { 3 }
-    }
-
-    /// 1/m, or 0 where the statistics do not depend on x.
-    fn by_m(&self, x: &Spec) -> f64 {
-        if self.running { 0.0 } else { 1.0 / per_channel(x) as f64 }
     }
 }
 
@@ -84,14 +80,14 @@ impl Op for NormRelu {
             if let Device::Cuda(_) = y.device() {
                 return cuda::forward::<T>(self, &x[..self.rows()], s, y);
             }
-            let saved = if self.running { running(x[3], x[4], self.eps) } else { batch::<T>(x[0], self.eps) };
+            let saved = given::<T>(&x[..self.rows()], self.eps);
             forward::<T>(x[0], s, &Affine::each(x[1], x[2], &saved[0], &saved[1]), true, y);
             Ok(saved)
         })
     }
 
     fn backward(&self, n: &Node, dy: &Tensor, dx: &mut [Slot]) -> Result<()> {
-        let by_m = self.by_m(&n.spec(0));
+        let by_m = by_m(&n.spec(0), self.running);
         let (rows, shortcut) = dx.split_at_mut(self.rows());
         crate::dispatch!(dy.dtype(), T => match (dy.device(), shortcut) {
             (Device::Cuda(_), shortcut) => cuda::backward::<T>(n, dy, rows, shortcut.first_mut(), by_m)?,
@@ -107,6 +103,10 @@ impl Op for NormRelu {
             }
         });
         Ok(())
+    }
+
+    fn rectifies(&self) -> bool {
+        true
     }
 
     fn flops(&self, x: &[Spec]) -> u64 {
@@ -125,10 +125,7 @@ mod cuda {
     /// x: the inputs of a batch norm; s, y like the first.
     pub fn forward<T: Element>(op: &NormRelu, x: &[&Tensor], s: Option<&Tensor>, y: &mut Tensor) -> Result<Saved> {
         let mut v = Tensor::new(y.spec());
-        let saved = match x {
-            [x, w, b] => batchnorm::cuda::forward::<T>(x, w, b, op.eps, &mut v)?,
-            _ => batchnorm::cuda::forward_eval::<T>(x, op.eps, &mut v)?,
-        };
+        let saved = batchnorm::cuda::forward::<T>(x, op.eps, &mut v)?;
         let count = y.spec().stored();
         let at = Launch::each(y.device(), count, 256);
         if let Some(s) = s {

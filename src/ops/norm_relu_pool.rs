@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! v = w·x̂ + b        y[n,c,oy,ox] = max(0, the largest v of its window)        x̂ as in batchnorm.rs
-//! at[n,c,oy,ox] = the place of that v in its window, 0 to 3, or 4 if it is not above 0
+//! at[n,c,oy,ox] = the place of that v in its window, 0 to 3, or that of nobody, 255, if it is not above 0
 //! ```
 //!
 //! As in `maxpool2d.rs` the first of equal values wins, and NaN wins over any number; a last odd row or column has no window.
@@ -22,16 +22,17 @@
 //!
 //! On a GPU forward is one kernel behind the statistics; backward spreads dy, then takes the batch norm's kernels. Read next: `softmax.rs`.
 
-use super::batchnorm::{self, batch, factors, output, per_channel, running};
+use super::batchnorm::{self, by_m, factors, output};
 use super::case::{BATCHES, Case, Draw, Input};
-use super::moments::{PIECE, planes_per_task};
+use super::maxpool2d::NOBODY;
+use super::moments::{PIECE, given, planes_per_task};
 use super::normalise::{Affine, of_channels, total};
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
 use crate::device::Device;
 use crate::error::Result;
 use crate::simd;
-use crate::tensor::{DType, Element, L, Lane, Real, Spec, Tensor, filled, load, put, store};
+use crate::tensor::{DType, Element, L, Lane, Real, Spec, Tensor, Vector, filled, load, put, store};
 use rayon::prelude::*;
 use std::hint::select_unpredictable;
 
@@ -47,23 +48,15 @@ pub struct NormReluPool {
     pub running: bool,
 }
 
-/// Pixels of a window; as a place: none of them.
-const NONE: u8 = 4;
-
 impl NormReluPool {
     /// Inputs, and tensors that the batch norm saves.
     fn counts(&self) -> [usize; 2] {
         if self.running { [5, 2] } else { [3, 3] }
     }
 
-    /// 1/m, or 0 where the statistics do not depend on x.
-    fn by_m(&self, x: &Spec) -> f64 {
-        if self.running { 0.0 } else { 1.0 / per_channel(x) as f64 }
-    }
-
     /// The statistics, and what they make of each channel.
     fn channels<T: Element>(&self, x: &[&Tensor]) -> (Saved, Vec<Affine<T::Acc>>) {
-        let saved = if self.running { running(x[3], x[4], self.eps) } else { batch::<T>(x[0], self.eps) };
+        let saved = given::<T>(x, self.eps);
         let channels = Affine::each(x[1], x[2], &saved[0], &saved[1]);
         (saved, channels)
     }
@@ -114,7 +107,7 @@ impl Op for NormReluPool {
     }
 
     fn backward(&self, n: &Node, dy: &Tensor, dx: &mut [Slot]) -> Result<()> {
-        let (by_m, [_, kept]) = (self.by_m(&n.spec(0)), self.counts());
+        let (by_m, [_, kept]) = (by_m(&n.spec(0), self.running), self.counts());
         crate::dispatch!(dy.dtype(), T => {
             if let Device::Cuda(_) = dy.device() {
                 return cuda::backward::<T>(n, &n.saved[kept], dy, dx, by_m);
@@ -127,6 +120,10 @@ impl Op for NormReluPool {
             }
         });
         Ok(())
+    }
+
+    fn rectifies(&self) -> bool {
+        true
     }
 
     fn flops(&self, x: &[Spec]) -> u64 {
@@ -152,11 +149,8 @@ fn forward<T: Element>(x: &Tensor, channels: &[Affine<T::Acc>], y: &mut Tensor, 
             for (x, ((y, at), won)) in x.chunks_exact(2 * w).zip(rows) {
                 let (above, below) = x.split_at(w);
                 for i in 0..ow {
-                    let (mut best, mut places) = (V::splat(T::Acc::ZERO), [NONE; L]);
                     let window = [&above[2 * i], &above[2 * i + 1], &below[2 * i], &below[2 * i + 1]];
-                    for j in 0..4 {
-                        load::<T, V>(window[j]).minus(mean).fma(scale, b).challenge(&mut best, &mut places, j as u8);
-                    }
+                    let (best, places) = winners::<T, V>(window, [mean, scale, b]);
                     let mut winner = load::<T, V>(window[0]).pick(&places, 0);
                     for j in 1..4 {
                         winner = winner.plus(load::<T, V>(window[j]).pick(&places, j as u8));
@@ -183,11 +177,8 @@ fn infer<T: Element>(x: &Tensor, channels: &[Affine<T::Acc>], y: &mut Tensor) {
             for (x, y) in x.chunks_exact(2 * w).zip(y.chunks_exact_mut(ow)) {
                 let (above, below) = x.split_at(w);
                 for (i, y) in y.iter_mut().enumerate() {
-                    let (mut best, mut places) = (V::splat(T::Acc::ZERO), [NONE; L]);
-                    for x in [&above[2 * i], &above[2 * i + 1], &below[2 * i], &below[2 * i + 1]] {
-                        load::<T, V>(x).minus(mean).fma(scale, b).challenge(&mut best, &mut places, 0);
-                    }
-                    store(best, y);
+                    let window = [&above[2 * i], &above[2 * i + 1], &below[2 * i], &below[2 * i + 1]];
+                    store(winners::<T, V>(window, [mean, scale, b]).0, y);
                 }
             }
         }
@@ -198,6 +189,16 @@ fn infer<T: Element>(x: &Tensor, channels: &[Affine<T::Acc>], y: &mut Tensor) {
     planes.for_each(|(i, (x, y))| run::<T>(x, y, channels[i % channels.len()], [w, ow]));
 }
 
+/// The largest v of a window, if above 0, and its place.
+#[inline(always)]
+fn winners<T: Element, V: Vector<T::Acc>>(window: [&[T; L]; 4], [mean, scale, b]: [V; 3]) -> (V, [u8; L]) {
+    let (mut best, mut places) = (V::splat(T::Acc::ZERO), [NOBODY; L]);
+    for j in 0..4 {
+        load::<T, V>(window[j]).minus(mean).fma(scale, b).challenge(&mut best, &mut places, j as u8);
+    }
+    (best, places)
+}
+
 /// won, at, dy `[N, C, H/2, W/2]` in lanes -> Σ d·(x - mean) and Σ d for each channel.
 fn sums<T: Element>(won: &Tensor, at: &Tensor, dy: &Tensor, channels: &[Affine<T::Acc>]) -> Vec<[f64; 2]> {
     simd! {
@@ -206,7 +207,7 @@ fn sums<T: Element>(won: &Tensor, at: &Tensor, dy: &Tensor, channels: &[Affine<T
             for ((won, at), dy) in won.iter().zip(at).zip(dy) {
                 let (x, dy) = (Lane::load(won).0, Lane::load(dy).0);
                 for l in 0..L {
-                    let d = select_unpredictable(at[l] < NONE, dy[l], T::Acc::ZERO);
+                    let d = select_unpredictable(at[l] != NOBODY, dy[l], T::Acc::ZERO);
                     sums[0][l] = (x[l] - k.mean).mul_add(d, sums[0][l]);
                     sums[1][l] = sums[1][l] + d;
                 }
@@ -214,9 +215,10 @@ fn sums<T: Element>(won: &Tensor, at: &Tensor, dy: &Tensor, channels: &[Affine<T
             sums
         }
     }
-    let ([images, c, oh, ow], plane) = (dy.shape().nchw(), dy.shape().nchw()[2..].iter().product());
+    let [images, c, oh, ow] = dy.shape().nchw();
+    let plane = oh * ow;
     let (at, dy) = (at.lanes::<u8>().par_chunks(plane), dy.lanes::<T>().par_chunks(plane));
-    let planes = won.lanes::<T>().par_chunks(plane).zip(at).zip(dy).with_min_len(planes_per_task(oh * ow)).enumerate();
+    let planes = won.lanes::<T>().par_chunks(plane).zip(at).zip(dy).with_min_len(planes_per_task(plane)).enumerate();
     let planes = planes.map(|(i, ((won, at), dy))| {
         let pieces = won.chunks(PIECE).zip(at.chunks(PIECE)).zip(dy.chunks(PIECE));
         total(filled(images, i / c), pieces.map(|((won, at), dy)| run::<T>(won, at, dy, channels[i % c])))
@@ -273,10 +275,7 @@ mod cuda {
 
     /// x: the inputs of a batch norm; y and at `[N, C, H/2, W/2]`. One warp an output pixel.
     pub fn forward<T: Element>(op: &NormReluPool, x: &[&Tensor], y: &mut Tensor, mut at: Tensor) -> Result<Saved> {
-        let mut saved = match x {
-            [x, _, _] => batchnorm::cuda::batch::<T>(x, op.eps)?,
-            _ => batchnorm::cuda::running::<T>(x[3], x[4], op.eps)?,
-        };
+        let mut saved = batchnorm::cuda::given::<T>(x, op.eps)?;
         let ([n, c, h, w], [.., oh, ow], groups) = (x[0].shape().nchw(), y.shape().nchw(), y.spec().groups());
         let launch = Launch::warps(y.device(), groups * c * oh * ow, 8);
         let [n, groups, c, h, w, oh, ow] = [n, groups, c, h, w, oh, ow].map(|d| d as i32);

@@ -135,15 +135,15 @@ pub(super) fn sums<T: Element>(x: &Tensor, dy: &Tensor, channels: &[Affine<T::Ac
 
 /// Two sums over a plane with `n` lanes filled: one piece at a time, the pieces together in f64.
 pub(super) fn total<A: Real>(n: usize, pieces: impl Iterator<Item = [[A; L]; 2]>) -> [f64; 2] {
-    pieces.map(|piece| piece.map(|sum| Lane(sum).sum(n).to_f64())).fold([0.0; 2], both_of)
+    pieces.map(|piece| piece.map(|sum| Lane(sum).sum(n).to_f64())).fold([0.0; 2], plus)
 }
 
 /// Two sums of each of c channels, from those of their planes, groups first.
 pub(super) fn of_channels(planes: &[[f64; 2]], c: usize) -> Vec<[f64; 2]> {
-    (0..c).map(|i| planes[i..].iter().step_by(c).copied().fold([0.0; 2], both_of)).collect()
+    (0..c).map(|i| planes[i..].iter().step_by(c).copied().fold([0.0; 2], plus)).collect()
 }
 
-fn both_of(a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
+fn plus(a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
     [a[0] + b[0], a[1] + b[1]]
 }
 

@@ -75,6 +75,10 @@ impl Op for Relu {
         Ok(())
     }
 
+    fn rectifies(&self) -> bool {
+        self.slope == 0.0
+    }
+
     fn flops(&self, x: &[Spec]) -> u64 {
         x[0].shape.count() as u64
     }

@@ -94,18 +94,12 @@ fn best() -> Config {
 /// in depth, and learn from hard labels, whose probabilities say more when they are added up.
 fn ensemble() -> Config {
     Config {
-        model: "lenet-bn3@2".into(),
-        data: "mnist".into(),
         epochs: 12,
-        batch: 128,
-        optimizer: "adamw".into(),
         lr: 3e-3,
         weight_decay: Some(0.02),
-        schedule: "onecycle".into(),
+        label_smoothing: 0.0,
         augment: "rotate:15,translate:0.1,scale:0.1".into(),
-        ema: Some(0.999),
-        val_split: 0.0,
-        ..Config::default()
+        ..best()
     }
 }
 

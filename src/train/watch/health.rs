@@ -6,13 +6,11 @@
 //! (`figures.rs`). Read next: `nonfinite.rs`.
 
 use super::{nonfinite, norm};
-use crate::autograd::{Op, Tape};
+use crate::autograd::Tape;
 use crate::error::Result;
 use crate::models::Model;
-use crate::ops::maxpool2d::MaxPool2d;
 use crate::tensor::Tensor;
 use crate::train::metrics::Running;
-use std::any::Any;
 
 /// Pictures that units are looked at on.
 pub const PICTURES: usize = 64;
@@ -35,11 +33,7 @@ pub fn dead_units(model: &Model, x: Tensor) -> Result<Vec<Finding>> {
     let x = tape.input(x);
     model.eval(&mut tape, x)?;
     let mut findings = Vec::new();
-    let rectifies = |op: &dyn Op| {
-        let pool = (op as &dyn Any).downcast_ref::<MaxPool2d>();
-        ["relu", "norm_relu", "norm_relu_pool"].contains(&op.name()) || pool.is_some_and(|pool| pool.rectify)
-    };
-    for line in tape.lines().filter(|line| rectifies(line.op)) {
+    for line in tape.lines().filter(|line| line.op.rectifies()) {
         let shape = line.spec.shape;
         let (images, units) = (shape[0], shape[1]);
         let values = tape.value(line.output).read()?;
