@@ -10,7 +10,6 @@
 use super::tile::{Strides, Tap, strip};
 use crate::simd;
 use crate::tensor::{Element, L, Lane, Real, Spec, Tensor};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// A convolution as [`correlate`] sees it: which windows to sum, and where the sums go.
@@ -193,39 +192,16 @@ impl Scratch {
             return x;
         }
         let out = self.room::<T::Acc>(x.len());
-        copy::<T>(x, out, x.len(), [0; 2]);
-        out
-    }
-
-    /// x [planes][h][w] -> [planes][ph + h + ph][pw + w + pw] in the type of sums, zeros around, by all threads; x itself where there is
-    /// nothing to do.
-    pub(super) fn widen<'a, T: Element>(&'a mut self, x: &'a [[T; L]], [h, w]: [usize; 2], pad: [usize; 2]) -> &'a [[T::Acc; L]] {
-        if pad == [0; 2]
-            && let Some(x) = T::as_acc(x)
-        {
-            return x;
-        }
-        let wide = (h + 2 * pad[0]) * (w + 2 * pad[1]);
-        let out = self.room::<T::Acc>(x.len() / (h * w) * wide);
-        x.par_chunks(h * w).zip(out.par_chunks_mut(wide)).for_each(|(x, out)| copy::<T>(x, out, w, pad));
+        copy::<T>(x, out);
         out
     }
 }
 
 simd! {
-    /// x [h][w] -> out with zeros above and below, left and right.
-    fn copy<T: Element>(x: &[[T; L]], out: &mut [[T::Acc; L]], w: usize, pad: [usize; 2]) {
-        let ([above, left], width) = (pad, w + 2 * pad[1]);
-        let (top, rest) = out.split_at_mut(above * width);
-        let (inside, bottom) = rest.split_at_mut(x.len() / w * width);
-        top.fill([T::Acc::ZERO; L]);
-        bottom.fill([T::Acc::ZERO; L]);
-        for (x, out) in x.chunks_exact(w).zip(inside.chunks_exact_mut(width)) {
-            out[..left].fill([T::Acc::ZERO; L]);
-            for (x, out) in x.as_flattened().iter().zip(out[left..left + w].as_flattened_mut()) {
-                *out = x.up();
-            }
-            out[left + w..].fill([T::Acc::ZERO; L]);
+    /// x in the type of sums.
+    fn copy<T: Element>(x: &[[T; L]], out: &mut [[T::Acc; L]]) {
+        for (x, out) in x.as_flattened().iter().zip(out.as_flattened_mut()) {
+            *out = x.up();
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! This is not an op. `conv2d.rs` derives the sum; here it is cut into tasks, each of some output channels and groups of images. One lane is
 //! one image; a tile of weights (all nine taps of a 3x3 kernel for two output channels, or five taps of a row for four) stays in
-//! registers while the loop runs over the pixels. Its sums go to a lane vector for each weight, and the lanes are added once all groups
-//! are through. x comes with zeros around it. On a GPU `kernels/conv2d.cu` does the same with other tiles. Read next:
+//! registers while the loop runs over the pixels of some rows, for which x gets its zeros around. Its sums go to a lane vector for each
+//! weight, and the lanes are added once all groups are through. On a GPU `kernels/conv2d.cu` does the same with other tiles. Read next:
 //! `winograd/dw.rs`, the way with fewer products.
 
 use super::conv2d::Dims;
@@ -15,19 +15,11 @@ use rayon::prelude::*;
 /// Bytes of a band of x and of a tile's dy: most of a first-level cache.
 const BAND: usize = 20 << 10;
 
-/// One product's places: in x, counted from its channel's plane, and in dy, counted from its output's.
-#[derive(Debug, Clone, Copy)]
-struct Pixel {
-    x: u32,
-    dy: u32,
-}
-
-/// All products of one weight, row by row of dy, for x widened by its padding. A list costs less than loops over rows and columns, whose rows
-/// are short.
-fn pixels(d: &Dims) -> Vec<Pixel> {
+/// Where each pixel of dy, row by row, begins to read x, which is widened by its padding. A list costs less than loops over rows and
+/// columns, whose rows are short.
+fn pixels(d: &Dims) -> Vec<u32> {
     let width = d.w + 2 * d.pw;
-    let pixel = |oh: usize, ow: usize| Pixel { x: (oh * d.sh * width + ow * d.sw) as u32, dy: (oh * d.ow + ow) as u32 };
-    (0..d.oh).flat_map(|oh| (0..d.ow).map(move |ow| pixel(oh, ow))).collect()
+    (0..d.oh).flat_map(|oh| (0..d.ow).map(move |ow| (oh * d.sh * width + ow * d.sw) as u32)).collect()
 }
 
 /// Tasks that weight gradients are summed in, about (by shapes alone, and so the result is too), and the bytes of the sums that each
@@ -47,8 +39,7 @@ pub(super) fn weights<T: Element>(d: &Dims, x: &Tensor, dy: &Tensor) -> Vec<T::A
     let (g, per_output, plane) = (groups(d.n), d.c * d.kh * d.kw, d.oh * d.ow);
     let outputs = outputs_of_task(d, g);
     let shares = (TASKS / d.o.div_ceil(outputs)).clamp(1, g);
-    let (mut wide, dy, pixels) = (Scratch::default(), dy.lanes::<T>(), pixels(d));
-    let x = wide.widen::<T>(x.lanes::<T>(), [d.h, d.w], [d.ph, d.pw]);
+    let (x, dy, pixels) = (x.lanes::<T>(), dy.lanes::<T>(), pixels(d));
     let per_group = x.len() / g;
     // Each share of the groups has its sums for all channels.
     let mut partial = Tensor::new(Spec::rows([shares, d.o * per_output], T::Acc::DTYPE));
@@ -58,12 +49,13 @@ pub(super) fn weights<T: Element>(d: &Dims, x: &Tensor, dy: &Tensor) -> Vec<T::A
         tasks.extend(channels.map(|(i, dw)| (share * g / shares..(share + 1) * g / shares, i * outputs, dw)));
     }
     tasks.into_par_iter().for_each_init(
-        || [(); 2].map(|()| Scratch::default()),
-        |[dy_scratch, sums], (groups, o, dw)| {
+        || [(); 4].map(|()| Scratch::default()),
+        |[x_scratch, dy_scratch, wide, sums], (groups, o, dw)| {
             let sums = sums.room::<T::Acc>(dw.len());
             for (i, g) in groups.enumerate() {
+                let x = x_scratch.sums::<T>(&x[g * per_group..][..per_group]);
                 let dy = dy_scratch.sums::<T>(&dy[(g * d.o + o) * plane..][..dw.len() / per_output * plane]);
-                weights_of_group::<T::Acc>(&x[g * per_group..][..per_group], dy, sums, d, &pixels, i == 0);
+                weights_of_group::<T::Acc>(x, dy, sums, d, &pixels, i == 0, wide);
             }
             add_lanes::<T::Acc>(sums, dw);
         },
@@ -81,8 +73,16 @@ simd! {
     /// One group, some output channels: dw[o][c][kh][kw] += Σ_oh Σ_ow dy[o][oh][ow]·x[c][oh·sh + kh][ow·sw + kw], lane by
     /// lane; `first`: dw holds nothing yet.
     ///
-    /// x [C][H + 2ph][W + 2pw], dy [outputs][OH][OW], dw [outputs][C][KH][KW]
-    fn weights_of_group<A: Real>(x: &[[A; L]], dy: &[[A; L]], dw: &mut [[A; L]], d: &Dims, pixels: &[Pixel], first: bool) {
+    /// x [C][H][W], dy [outputs][OH][OW], dw [outputs][C][KH][KW]
+    fn weights_of_group<A: Real>(
+        x: &[[A; L]],
+        dy: &[[A; L]],
+        dw: &mut [[A; L]],
+        d: &Dims,
+        pixels: &[u32],
+        first: bool,
+        wide: &mut Scratch,
+    ) {
         let outputs = dy.len() / (d.oh * d.ow);
         let nine = const { V::ROOM >= 32 } && [d.kh, d.kw] == [3, 3];
         let most = match const { V::ROOM } {
@@ -90,17 +90,31 @@ simd! {
             8.. => 2,
             _ => 1,
         };
-        let row = (d.sh * (d.w + 2 * d.pw) + most * d.ow) * size_of::<[A; L]>();
+        let width = d.w + 2 * d.pw;
+        let row = (d.sh * width + most * d.ow) * size_of::<[A; L]>();
         let bands = d.oh.div_ceil((BAND / row).max(1));
         // What is larger, a row of x or the rows of dy that it meets, stays in the first-level cache while the other goes by.
-        let [outer, inner] = if d.sh * (d.w + 2 * d.pw) > most * d.ow { [d.c, 1] } else { [1, d.c] };
-        for band in 0..bands {
-            let pixels = &pixels[band * d.oh / bands * d.ow..(band + 1) * d.oh / bands * d.ow];
-            for i in 0..outer {
+        let inner = if d.sh * width > most * d.ow { 1 } else { d.c };
+        let most_rows = d.oh.div_ceil(bands);
+        let wide = wide.room::<A>(if d.ph + d.pw == 0 { 0 } else { inner * ((most_rows - 1) * d.sh + d.kh) * width });
+        for (oh, rows) in blocks(d.oh, most_rows) {
+            let (pixels, dy) = (&pixels[..rows * d.ow], &dy[oh * d.ow..]);
+            // Of x a band has its rows, from the first that its first kernel reads.
+            let (h, rows) = (oh * d.sh, (rows - 1) * d.sh + d.kh);
+            for i in (0..d.c).step_by(inner) {
+                let x = &x[i * d.h * d.w..];
+                let (x, plane) = if wide.is_empty() {
+                    (&x[h * width..], d.h * width)
+                } else {
+                    for (x, wide) in x.chunks(d.h * d.w).zip(wide[..inner * rows * width].chunks_mut(rows * width)) {
+                        widen(x, wide, d, h);
+                    }
+                    (&*wide, rows * width)
+                };
                 for (o, n) in blocks(outputs, most) {
                     for c in i..i + inner {
-                        let x = &x[c * (d.h + 2 * d.ph) * (d.w + 2 * d.pw)..];
-                        let at = Place { x, dy, d, pixels, o, c, first: first && band == 0 };
+                        let x = &x[(c - i) * plane..][..rows * width];
+                        let at = Place { x, dy, d, pixels, o, c, first: first && oh == 0 };
                         match (nine, n) {
                             (true, 1) => tile::<A, V, 1, 3, 3>(&at, dw, [0, 0]),
                             (true, _) => tile::<A, V, 2, 3, 3>(&at, dw, [0, 0]),
@@ -109,6 +123,21 @@ simd! {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Some rows of a plane, from the row `h` on, with the zeros that its padding puts around it.
+#[inline(always)]
+fn widen<A: Real>(x: &[[A; L]], out: &mut [[A; L]], d: &Dims, h: usize) {
+    for (i, out) in out.chunks_exact_mut(d.w + 2 * d.pw).enumerate() {
+        match x.chunks_exact(d.w).nth((h + i).wrapping_sub(d.ph)) {
+            Some(x) => {
+                out[..d.pw].fill([A::ZERO; L]);
+                out[d.pw..d.pw + d.w].copy_from_slice(x);
+                out[d.pw + d.w..].fill([A::ZERO; L]);
+            }
+            None => out.fill([A::ZERO; L]),
         }
     }
 }
@@ -160,12 +189,12 @@ simd! {
 
 /// What a tile reads.
 struct Place<'a, A> {
-    /// From the channel's plane on.
+    /// The rows of the channel's plane that the pixels read.
     x: &'a [[A; L]],
+    /// From the first pixel's row on.
     dy: &'a [[A; L]],
     d: &'a Dims,
-    /// Of some rows of dy.
-    pixels: &'a [Pixel],
+    pixels: &'a [u32],
     /// The first output channel, and the channel of x.
     o: usize,
     c: usize,
@@ -210,10 +239,10 @@ fn tile<A: Real, V: Vector<A>, const O: usize, const R: usize, const K: usize>(a
     }
     let mut dys = [at.dy; O];
     for i in 0..O {
-        dys[i] = &at.dy[(o + i) * plane..][..plane];
+        dys[i] = &at.dy[(o + i) * plane..][..at.pixels.len()];
     }
-    for pixel in at.pixels {
-        let (px, py) = (pixel.x as usize, pixel.dy as usize);
+    for (py, &px) in at.pixels.iter().enumerate() {
+        let px = px as usize;
         let mut dy = [V::splat(A::ZERO); O];
         for i in 0..O {
             dy[i] = V::load(&dys[i][py]);
