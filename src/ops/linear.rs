@@ -102,6 +102,9 @@ impl Op for Linear {
 /// Rows of the result that one task owns: whole lines of cache in w's columns, and so many that x is read seldom.
 const ROWS: usize = 2 * L;
 
+/// Panels of so many columns that are copied from the rows of a transposed w together.
+const PANELS: usize = 4;
+
 /// Products of a sum that are added up at a time: so few that what they read stays in the first-level cache for all rows of a task.
 const TAPS: usize = 128;
 
@@ -132,25 +135,21 @@ fn product<T: Element>(x: &Tensor, w: &Tensor, transposed: bool, b: Option<&Tens
     let x = scratch.sums::<T>(x.lanes::<T>());
     // [f][g]: what a task writes lies together.
     let mut columns = Tensor::new(Spec::lanes([L, f * g], T::Acc::DTYPE));
-    let tasks = columns.lanes_mut::<T::Acc>().par_chunks_mut(ROWS * g).enumerate();
-    tasks.for_each_init(Scratch::default, |panel, (task, out)| {
-        let (f0, rows) = (task * ROWS, out.len() / g);
-        let b = b.as_ref().map(|b| &b[f0..]);
-        // A column of w is copied together, or it would fall into few sets of the cache.
-        let (w, wf, wk) = if transposed {
-            let panel = panel.room::<T::Acc>(k * ROWS / L).as_flattened_mut();
-            for (to, w) in panel.as_chunks_mut::<ROWS>().0.iter_mut().zip(w.chunks(f)) {
-                match w[f0..].first_chunk::<ROWS>() {
-                    Some(w) => *to = *w,
-                    None => to[..rows].copy_from_slice(&w[f0..]),
-                }
-            }
-            (&*panel, 1, ROWS)
-        } else {
-            (&w[f0 * k..], k, 1)
-        };
-        let (taps, strides) = (dot(k, 1, wk), Strides { x: k, w: wf, out: [g, 1] });
-        in_stretches::<T::Acc>(x, w, b, &taps, out, [rows, g], &strides, false);
+    let of_task = if transposed { PANELS * ROWS } else { ROWS };
+    let tasks = columns.lanes_mut::<T::Acc>().par_chunks_mut(of_task * g).enumerate();
+    tasks.for_each_init(Scratch::default, |room, (task, out)| {
+        let f0 = task * of_task;
+        let panels = transposed.then(|| panels(&w[f0..], f, out.len() / g, room.room::<T::Acc>(k * PANELS * ROWS / L).as_flattened_mut()));
+        for (i, out) in out.chunks_mut(ROWS * g).enumerate() {
+            let f0 = f0 + i * ROWS;
+            let b = b.as_ref().map(|b| &b[f0..]);
+            let (w, wf, wk) = match panels {
+                Some(panels) => (&panels[i * k * ROWS..], 1, ROWS),
+                None => (&w[f0 * k..], k, 1),
+            };
+            let (taps, strides) = (dot(k, 1, wk), Strides { x: k, w: wf, out: [g, 1] });
+            in_stretches::<T::Acc>(x, w, b, &taps, out, [out.len() / g, g], &strides, false);
+        }
     });
     let columns = columns.lanes::<T::Acc>();
     y.lanes_mut::<T>().par_chunks_mut(f).enumerate().for_each(|(g0, y)| {
@@ -158,6 +157,23 @@ fn product<T: Element>(x: &Tensor, w: &Tensor, transposed: bool, b: Option<&Tens
             Lane(columns[i * g + g0]).put(y, add);
         }
     });
+}
+
+/// Some columns of w `[K][F]`, of which `w` begins with the first, as panels `[PANELS][K][ROWS]`; what lies beyond them is left as it was.
+///
+/// A column of w would fall into few sets of the cache, and one panel's piece of a row is too short for the memory to see what comes next.
+fn panels<'a, A: Real>(w: &[A], f: usize, columns: usize, panels: &'a mut [A]) -> &'a [A] {
+    let of_panel = panels.len() / PANELS;
+    for (row, w) in w.chunks(f).enumerate() {
+        for (panel, w) in panels.chunks_mut(of_panel).zip(w[..columns.min(w.len())].chunks(ROWS)) {
+            let to = &mut panel[row * ROWS..][..ROWS];
+            match w.first_chunk::<ROWS>() {
+                Some(w) => to.copy_from_slice(w),
+                None => to[..w.len()].copy_from_slice(w),
+            }
+        }
+    }
+    panels
 }
 
 /// x [G][K], w [F][K], b [F], y [G][F]
