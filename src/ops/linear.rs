@@ -139,7 +139,10 @@ fn product<T: Element>(x: &Tensor, w: &Tensor, transposed: bool, b: Option<&Tens
     let tasks = columns.lanes_mut::<T::Acc>().par_chunks_mut(of_task * g).enumerate();
     tasks.for_each_init(Scratch::default, |room, (task, out)| {
         let f0 = task * of_task;
-        let panels = transposed.then(|| panels(&w[f0..], f, out.len() / g, room.room::<T::Acc>(k * PANELS * ROWS / L).as_flattened_mut()));
+        let panels = transposed.then(|| {
+            let room = room.room::<T::Acc>(k * of_task / L).as_flattened_mut();
+            in_panels(&w[f0..], f, out.len() / g, room)
+        });
         for (i, out) in out.chunks_mut(ROWS * g).enumerate() {
             let f0 = f0 + i * ROWS;
             let b = b.as_ref().map(|b| &b[f0..]);
@@ -162,7 +165,7 @@ fn product<T: Element>(x: &Tensor, w: &Tensor, transposed: bool, b: Option<&Tens
 /// Some columns of w `[K][F]`, of which `w` begins with the first, as panels `[PANELS][K][ROWS]`; what lies beyond them is left as it was.
 ///
 /// A column of w would fall into few sets of the cache, and one panel's piece of a row is too short for the memory to see what comes next.
-fn panels<'a, A: Real>(w: &[A], f: usize, columns: usize, panels: &'a mut [A]) -> &'a [A] {
+fn in_panels<'a, A: Real>(w: &[A], f: usize, columns: usize, panels: &'a mut [A]) -> &'a [A] {
     let of_panel = panels.len() / PANELS;
     for (row, w) in w.chunks(f).enumerate() {
         for (panel, w) in panels.chunks_mut(of_panel).zip(w[..columns.min(w.len())].chunks(ROWS)) {

@@ -71,7 +71,7 @@ pub(super) fn weights<T: Element>(d: &Dims, x: &Tensor, dy: &Tensor) -> Vec<T::A
 
 simd! {
     /// One group, some output channels: dw[o][c][kh][kw] += Σ_oh Σ_ow dy[o][oh][ow]·x[c][oh·sh + kh][ow·sw + kw], lane by
-    /// lane; `first`: dw holds nothing yet.
+    /// lane; `first`: dw holds nothing yet; `wide`: room for a band of x with its zeros.
     ///
     /// x [C][H][W], dy [outputs][OH][OW], dw [outputs][C][KH][KW]
     fn weights_of_group<A: Real>(
