@@ -137,10 +137,14 @@ def torch_version(python):
 
 
 def cpu():
+    """The processor's name, and the widest of its vector and matrix instructions that cugrad may pick."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        fields = dict(line.partition(":")[::2] for line in Path("/proc/cpuinfo").read_text().splitlines())
+        fields = {name.strip(): value.strip() for name, value in fields.items()}
+        flags = fields.get("flags", "").split()
+        picks = [name for flag, name in (("amx_bf16", "AMX"), ("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags]
+        if "model name" in fields:
+            return ", ".join([fields["model name"], *picks[:1]])
     return platform.processor() or platform.machine()
 
 

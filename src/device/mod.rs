@@ -1,9 +1,10 @@
 //! Where numbers live and who computes with them.
 //!
 //! [`Device`] names a place; [`memory`] hands out and takes back its buffers; [`simd`] picks the widest vector instructions the
-//! CPU has, [`vector`] computes with them; [`cuda`] is everything about NVIDIA GPUs. This is the lowest module of the crate: it knows nothing of shapes or
+//! CPU has, [`vector`] computes with them, [`amx`] with the matrix unit that some have; [`cuda`] is everything about NVIDIA GPUs. This is the lowest module of the crate: it knows nothing of shapes or
 //! gradients, and it is the only one with `unsafe` in it. Read next: `memory.rs`, `cuda/mod.rs`, `tensor/mod.rs`.
 
+pub mod amx;
 pub mod cuda;
 pub mod memory;
 pub mod simd;

@@ -4,6 +4,8 @@
 //! AVX-512, for AVX2 with FMA, and for the target's baseline, and picks one at run time. All three round alike (every
 //! multiply-add is fused), so they give the same bits. Not here: the vectors themselves. Read next: `vector.rs`.
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use std::sync::OnceLock;
 
 /// A set of vector instructions.
@@ -15,6 +17,8 @@ pub enum Level {
     Avx2,
     /// 16 floats an instruction.
     Avx512,
+    /// The same, and a matrix unit for the products of f32 (`amx.rs`), whose bits are others.
+    Amx,
 }
 
 /// The level in use: the best this CPU has, or a lower one named by `CUGRAD_SIMD` (`portable`, `avx2`, `avx512`).
@@ -25,7 +29,8 @@ pub fn level() -> Level {
         let asked = match std::env::var("CUGRAD_SIMD").as_deref() {
             Ok("portable") => Level::Portable,
             Ok("avx2") => Level::Avx2,
-            _ => Level::Avx512,
+            Ok("avx512") => Level::Avx512,
+            _ => Level::Amx,
         };
         best.min(asked)
     })
@@ -40,7 +45,7 @@ fn detect() -> Level {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
     {
-        Level::Avx512
+        if amx::is_lent() { Level::Amx } else { Level::Avx512 }
     } else {
         Level::Avx2
     }
@@ -79,8 +84,8 @@ macro_rules! simd {
                     body::<$t, <Sum<$t> as $crate::device::vector::Vectors>::Avx2>($($arg),*)
                 }
                 match $crate::device::simd::level() {
-                    // SAFETY: `level` gives Avx512 only on a CPU that has these instructions.
-                    $crate::device::simd::Level::Avx512 if const { size_of::<$t>() == 4 } => return unsafe { avx512::<$t>($($arg),*) },
+                    // SAFETY: `level` gives Avx512 and Amx only on a CPU that has these instructions.
+                    $crate::device::simd::Level::Avx512 | $crate::device::simd::Level::Amx if const { size_of::<$t>() == 4 } => return unsafe { avx512::<$t>($($arg),*) },
                     $crate::device::simd::Level::Portable => {}
                     // SAFETY: likewise for Avx2, and a CPU with AVX-512 has AVX2 too.
                     _ => return unsafe { avx2::<$t>($($arg),*) },

@@ -36,9 +36,10 @@
 //!
 //! Read next: `correlate.rs`, `taps.rs` and `winograd.rs`, the loops; then `maxpool2d.rs`.
 
+use super::amx;
 use super::case::{BATCHES, Case, Draw, Input};
-use super::correlate::{Grid, Plan, Scratch, classes, correlate};
-use super::taps::{self, total};
+use super::correlate::{Class, Grid, Plan, Scratch, classes, correlate};
+use super::taps::{self, planes};
 use super::winograd::{self, Picture};
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
@@ -46,6 +47,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::{Element, Layout, Real, Spec, Stored, Tensor};
 use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// Convolution; inputs x `[N,C,H,W]`, w `[O,C,KH,KW]` and, if there is a bias, b `[O]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -75,7 +77,7 @@ pub(super) struct Dims {
 }
 
 impl Conv2d {
-    fn dims(&self, x: &Spec, w: &Spec) -> Dims {
+    pub(super) fn dims(&self, x: &Spec, w: &Spec) -> Dims {
         let ([n, c, h, wd], [o, _, kh, kw]) = (x.shape.nchw(), w.shape.nchw());
         let ([sh, sw], [ph, pw]) = (self.stride, self.padding);
         let (oh, ow) = ((h + 2 * ph - kh) / sh + 1, (wd + 2 * pw - kw) / sw + 1);
@@ -162,9 +164,21 @@ impl Op for Conv2d {
 
 /// x [N,C,H,W], w [O,C,KH,KW], b [O], y [N,O,OH,OW]; `picture`: how Winograd's algorithm would do it, if it can.
 fn forward<T: Element>(d: &Dims, picture: Option<Picture>, x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: &mut Tensor) {
-    let w = super::sums::<T>(w.data());
-    let b = b.map(|b| super::sums::<T>(b.data()));
-    let grid = Grid {
+    let (w, b) = (super::sums::<T>(w.data()), b.map(|b| super::sums::<T>(b.data())));
+    let (picture, grid) = (picture.filter(Picture::pays), of_y(d));
+    if let Some(unit) = amx::unit::<T::Acc>().filter(|_| amx::correlate::pays(&[grid], picture.as_ref())) {
+        return amx::correlate::run::<T>(unit, &[(w, grid)], b.as_deref(), x, y, false);
+    }
+    if let Some(p) = picture {
+        let u = winograd::weights(&p, |o, c, kh, kw| w[((o * d.c + c) * d.kh + kh) * d.kw + kw]);
+        return winograd::run::<T>(&p, u.data(), b.as_deref(), x, y, false);
+    }
+    sums::<T>(&[(w, grid)], b.as_deref(), x, y, false);
+}
+
+/// y as sums over windows of x.
+pub(super) fn of_y(d: &Dims) -> Grid {
+    Grid {
         planes: d.c,
         height: d.h,
         width: d.w,
@@ -183,107 +197,99 @@ fn forward<T: Element>(d: &Dims, picture: Option<Picture>, x: &Tensor, w: &Tenso
         out_col: 0,
         out_sy: 1,
         out_sx: 1,
-    };
-    if let Some(p) = picture.filter(Picture::pays) {
-        let u = winograd::weights(&p, |o, c, kh, kw| w[((o * d.c + c) * d.kh + kh) * d.kw + kw]);
-        return winograd::run::<T>(&p, u.data(), b.as_deref(), x, y, false);
     }
-    let (x, plan) = (x.lanes::<T>(), Plan::new(grid));
-    y.lanes_mut::<T>().par_chunks_mut(d.o * d.oh * d.ow).enumerate().for_each_init(
-        Default::default,
-        |scratch: &mut [Scratch; 2], (g, y)| {
-            let [x_scratch, y_scratch] = scratch;
-            let x = x_scratch.sums::<T>(&x[g * d.c * d.h * d.w..][..d.c * d.h * d.w]);
-            y_scratch.sum_into::<T>(y, false, |y, add| correlate::<T::Acc>(x, &w, b.as_deref(), y, &plan, add));
-        },
-    );
 }
 
 /// w [O,C,KH,KW], dy [N,O,OH,OW], dx [N,C,H,W]
 fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) {
-    let w = w.data::<T>();
-    if let Some(p) = winograd::of_dx(d).filter(Picture::pays) {
-        let flipped = |c: usize, o: usize, kh: usize, kw: usize| w[((o * d.c + c + 1) * d.kh - kh) * d.kw - kw - 1].up();
+    let (w, (dx, add)) = (super::sums::<T>(w.data()), dx.open());
+    let (picture, grids) = (winograd::of_dx(d).filter(Picture::pays), of_dx(d));
+    let unit = amx::unit::<T::Acc>().filter(|_| amx::correlate::pays(&grids, picture.as_ref()));
+    if let Some(p) = picture.filter(|_| unit.is_none()) {
+        let flipped = |c: usize, o: usize, kh: usize, kw: usize| w[((o * d.c + c + 1) * d.kh - kh) * d.kw - kw - 1];
         let u = winograd::weights(&p, flipped);
-        let (dx, add) = dx.open();
         return winograd::run::<T>(&p, u.data(), None, dy, dx, add);
     }
+    let parts: Vec<_> = grids.into_iter().map(|grid| (flipped(d, &w, &grid), grid)).collect();
+    match unit {
+        Some(unit) => amx::correlate::run::<T>(unit, &parts, None, dy, dx, add),
+        None => sums::<T>(&parts, None, dy, dx, add),
+    }
+}
+
+/// dx as sums over windows of dy, class by class.
+pub(super) fn of_dx(d: &Dims) -> Vec<Grid> {
     let (rows, cols) = (classes(d.h, d.kh, d.sh, d.ph), classes(d.w, d.kw, d.sw, d.pw));
-    let mut parts = Vec::new();
-    for y in &rows {
-        for x in &cols {
-            let (th, tw) = if y.taps * x.taps == 0 { (0, 0) } else { (y.taps, x.taps) };
-            let mut flipped = Vec::with_capacity(d.c * d.o * th * tw);
-            for (c, o) in (0..d.c).flat_map(|c| (0..d.o).map(move |o| (c, o))) {
-                for (t, u) in (0..th).rev().flat_map(|t| (0..tw).rev().map(move |u| (t, u))) {
-                    flipped.push(w[((o * d.c + c) * d.kh + y.k0 + t * d.sh) * d.kw + x.k0 + u * d.sw].up());
-                }
-            }
-            let grid = Grid {
-                planes: d.o,
-                height: d.oh,
-                width: d.ow,
-                kh: th,
-                kw: tw,
-                rows: y.count,
-                cols: x.count,
-                sy: 1,
-                sx: 1,
-                top: y.first,
-                left: x.first,
-                out_planes: d.c,
-                out_plane: d.h * d.w,
-                out_width: d.w,
-                out_row: y.remainder,
-                out_col: x.remainder,
-                out_sy: d.sh,
-                out_sx: d.sw,
-            };
-            parts.push((flipped, Plan::new(grid)));
+    let grid = |y: &Class, x: &Class| Grid {
+        planes: d.o,
+        height: d.oh,
+        width: d.ow,
+        kh: if x.taps == 0 { 0 } else { y.taps },
+        kw: if y.taps == 0 { 0 } else { x.taps },
+        rows: y.count,
+        cols: x.count,
+        sy: 1,
+        sx: 1,
+        top: y.first,
+        left: x.first,
+        out_planes: d.c,
+        out_plane: d.h * d.w,
+        out_width: d.w,
+        out_row: y.remainder,
+        out_col: x.remainder,
+        out_sy: d.sh,
+        out_sx: d.sw,
+    };
+    rows.iter().flat_map(|y| cols.iter().map(move |x| grid(y, x))).collect()
+}
+
+/// The weights of one class of dx: of w [O,C,KH,KW] those taps that reach it, in reverse order.
+pub(super) fn flipped<A: Real>(d: &Dims, w: &[A], class: &Grid) -> Cow<'static, [A]> {
+    let (k0, u0) = ((class.out_row + d.ph) % d.sh, (class.out_col + d.pw) % d.sw);
+    let mut flipped = Vec::with_capacity(d.c * d.o * class.kh * class.kw);
+    for (c, o) in (0..d.c).flat_map(|c| (0..d.o).map(move |o| (c, o))) {
+        for (t, u) in (0..class.kh).rev().flat_map(|t| (0..class.kw).rev().map(move |u| (t, u))) {
+            flipped.push(w[((o * d.c + c) * d.kh + k0 + t * d.sh) * d.kw + u0 + u * d.sw]);
         }
     }
-    let dy = dy.lanes::<T>();
-    let (dx, add) = dx.open();
-    let per_group = d.o * d.oh * d.ow;
-    dx.lanes_mut::<T>().par_chunks_mut(d.c * d.h * d.w).enumerate().for_each_init(
-        Default::default,
-        |scratch: &mut [Scratch; 2], (g, dx)| {
-            let [dy_scratch, dx_scratch] = scratch;
-            let dy = dy_scratch.sums::<T>(&dy[g * per_group..][..per_group]);
-            dx_scratch.sum_into::<T>(dx, add, |dx, add| {
-                for (w, plan) in &parts {
-                    correlate::<T::Acc>(dy, w, None, dx, plan, add);
-                }
-            });
-        },
-    );
+    flipped.into()
+}
+
+/// All groups: out = b + the windows of x times w, or that added, for each part of out by itself.
+pub(super) fn sums<T: Element>(parts: &[(Cow<[T::Acc]>, Grid)], b: Option<&[T::Acc]>, x: &Tensor, out: &mut Tensor, add: bool) {
+    let parts: Vec<_> = parts.iter().map(|(w, grid)| (w, Plan::new(*grid))).collect();
+    let groups = x.spec().groups();
+    let (x, out) = (x.lanes::<T>(), out.lanes_mut::<T>());
+    let (of_x, of_out) = (x.len() / groups, out.len() / groups);
+    let each = out.par_chunks_mut(of_out).zip(x.par_chunks(of_x));
+    each.for_each_init(<[Scratch; 2]>::default, |[x_scratch, out_scratch], (out, x)| {
+        let x = x_scratch.sums::<T>(x);
+        out_scratch.sum_into::<T>(out, add, |out, add| {
+            for (w, plan) in &parts {
+                correlate::<T::Acc>(x, w, b, out, plan, add);
+            }
+        });
+    });
 }
 
 /// x [N,C,H,W], dy [N,O,OH,OW], dw [O,C,KH,KW], db [O]
 fn backward_weight<T: Element>(d: &Dims, x: &Tensor, dy: &Tensor, dwb: &mut [Slot]) {
     let [dw, db @ ..] = dwb else { return };
     if dw.wanted() {
-        let sums = match winograd::of_y(d).map(Picture::large).filter(winograd::dw::pays) {
-            Some(p) => winograd::dw::run::<T>(&p, x, dy),
-            None => taps::weights::<T>(d, x, dy),
+        let picture = winograd::of_y(d).map(Picture::large).filter(winograd::dw::pays);
+        let unit = amx::unit::<T::Acc>().filter(|_| amx::weights::pays(d, picture.is_some()));
+        let sums = match (unit, picture) {
+            (Some(unit), _) => amx::weights::run::<T>(unit, d, x, dy),
+            (None, Some(p)) => winograd::dw::run::<T>(&p, x, dy),
+            (None, None) => taps::weights::<T>(d, x, dy),
         };
         super::put(dw, &sums);
     }
     if let [db] = db
         && db.wanted()
     {
-        super::put(db, &backward_bias::<T>(d, dy));
+        super::put(db, &planes::<T>(dy.lanes(), d.o, d.oh * d.ow));
     }
-}
-
-/// dy [N,O,OH,OW], db [O]
-fn backward_bias<T: Element>(d: &Dims, dy: &Tensor) -> Vec<T::Acc> {
-    let (plane, dy) = (d.oh * d.ow, dy.lanes::<T>());
-    let sum = |scratch: &mut Scratch, o: usize| {
-        let planes = dy.chunks_exact(plane).skip(o).step_by(d.o);
-        planes.fold(T::Acc::ZERO, |sum, dy| sum + total::<T::Acc>(scratch.sums::<T>(dy)))
-    };
-    (0..d.o).into_par_iter().map_init(Scratch::default, sum).collect()
 }
 
 // ---- CUDA
@@ -410,7 +416,7 @@ mod tests {
         for (a, b) in winograd.iter().zip(&direct) {
             assert!((a.to_f64() - b.to_f64()).abs() < bound * rms, "{}: {a:?} and {b:?}", T::DTYPE);
         }
-        let (sums, dy) = (backward_bias::<T>(&d, &dy), dy.values());
+        let (sums, dy) = (planes::<T>(dy.lanes(), d.o, d.oh * d.ow), dy.values());
         for (o, db) in sums.iter().enumerate() {
             let sum: f64 = dy.chunks(16).skip(o).step_by(16).flatten().sum();
             assert!((db.to_f64() - sum).abs() < bound * rms, "{}: {db:?} and {sum}", T::DTYPE);

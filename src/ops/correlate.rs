@@ -9,7 +9,7 @@
 
 use super::tile::{Strides, Tap, strip};
 use crate::simd;
-use crate::tensor::{Element, L, Lane, Real, Spec, Tensor};
+use crate::tensor::{Element, L, Lane, Real, Spec, Stored, Tensor};
 use std::ops::Range;
 
 /// A convolution as [`correlate`] sees it: which windows to sum, and where the sums go.
@@ -38,6 +38,16 @@ pub(super) struct Grid {
     pub(super) out_col: usize,
     pub(super) out_sy: usize,
     pub(super) out_sx: usize,
+}
+
+impl Grid {
+    /// Multiply-adds of lane vectors for one group: those with taps inside.
+    pub(super) fn products(&self) -> usize {
+        let along = |all: Vec<Stretch>| -> usize { all.iter().map(|stretch| stretch.positions.len() * stretch.taps.len()).sum() };
+        let rows = along(stretches(self.rows, self.sy, self.top, self.kh, self.height));
+        let cols = along(stretches(self.cols, self.sx, self.left, self.kw, self.width));
+        rows * cols * self.planes * self.out_planes
+    }
 }
 
 /// Neighbouring positions, and which of the window's taps lie inside the picture for all of them.
@@ -139,8 +149,7 @@ pub(super) struct Class {
     pub(super) remainder: usize,
     /// How many positions: remainder, remainder + s, ...
     pub(super) count: usize,
-    /// The first tap that reaches them, and how many do: k0, k0 + s, ...
-    pub(super) k0: usize,
+    /// How many taps reach them.
     pub(super) taps: usize,
     /// The output that the last tap connects position `remainder` with; may lie outside.
     pub(super) first: isize,
@@ -153,7 +162,7 @@ pub(super) fn classes(size: usize, k: usize, s: usize, p: usize) -> Vec<Class> {
             let k0 = (r + p) % s;
             let taps = k.saturating_sub(k0).div_ceil(s);
             let first = ((r + p - k0) / s) as isize - (taps as isize - 1);
-            Class { remainder: r, count: (size - r).div_ceil(s), k0, taps, first: if taps == 0 { 0 } else { first } }
+            Class { remainder: r, count: (size - r).div_ceil(s), taps, first: if taps == 0 { 0 } else { first } }
         })
         .collect()
 }
@@ -178,7 +187,7 @@ impl Scratch {
     }
 
     /// `len` lane vectors of unspecified content.
-    pub(super) fn room<A: Real>(&mut self, len: usize) -> &mut [[A; L]] {
+    pub(super) fn room<A: Stored>(&mut self, len: usize) -> &mut [[A; L]] {
         let spec = Spec::lanes([L, len], A::DTYPE);
         if self.0.as_ref().is_none_or(|room| room.spec() != spec) {
             self.0 = Some(Tensor::new(spec));

@@ -28,8 +28,10 @@
 //!
 //! Read next: `conv2d.rs`.
 
+use super::amx;
 use super::case::{BATCHES, Case, Draw, Input};
 use super::correlate::Scratch;
+use super::taps::planes;
 use super::tile::{Strides, Tap, dot, strip};
 use crate::autograd::op::mismatch;
 use crate::autograd::{Needs, Node, Op, Saved, Slot};
@@ -126,14 +128,31 @@ fn in_stretches<A: Real>(
 }
 
 /// y[g][f] (+)= b[f] + Σ_k x[g][k]·w[f][k], or with w[k][f] if `transposed`.
+fn product<T: Element>(x: &Tensor, w: &Tensor, transposed: bool, b: Option<&Tensor>, y: &mut Tensor, add: bool) {
+    let unit = amx::unit::<T::Acc>().filter(|_| amx::linear::pays(x, x.shape()[1], y.shape()[1], false));
+    let (w, b) = (super::sums::<T>(w.data()), b.map(|b| super::sums::<T>(b.data())));
+    let (g, f) = (groups(x.shape()[0]), y.shape()[1]);
+    // [f][g]: what a task writes lies together.
+    let columns = match unit {
+        Some(unit) if transposed => amx::linear::backward_input::<T>(unit, x, &w),
+        Some(unit) => amx::linear::forward::<T>(unit, x, &w, b.as_deref()),
+        None => columns::<T>(x, &w, transposed, b.as_deref(), f),
+    };
+    let columns = columns.lanes::<T::Acc>();
+    y.lanes_mut::<T>().par_chunks_mut(f).enumerate().for_each(|(g0, y)| {
+        for (i, y) in y.iter_mut().enumerate() {
+            Lane(columns[i * g + g0]).put(y, add);
+        }
+    });
+}
+
+/// y[f][g] = b[f] + Σ_k x[g][k]·w[f][k], or with w[k][f] if `transposed`.
 ///
 /// Groups take the place of a tile's pixels, and the inner dimension that of its taps.
-fn product<T: Element>(x: &Tensor, w: &Tensor, transposed: bool, b: Option<&Tensor>, y: &mut Tensor, add: bool) {
-    let (g, k, f) = (groups(x.shape()[0]), x.shape()[1], y.shape()[1]);
-    let (w, b) = (super::sums::<T>(w.data()), b.map(|b| super::sums::<T>(b.data())));
+fn columns<T: Element>(x: &Tensor, w: &[T::Acc], transposed: bool, b: Option<&[T::Acc]>, f: usize) -> Tensor {
+    let (g, k) = (groups(x.shape()[0]), x.shape()[1]);
     let mut scratch = Scratch::default();
     let x = scratch.sums::<T>(x.lanes::<T>());
-    // [f][g]: what a task writes lies together.
     let mut columns = Tensor::new(Spec::lanes([L, f * g], T::Acc::DTYPE));
     let of_task = if transposed { PANELS * ROWS } else { ROWS };
     let tasks = columns.lanes_mut::<T::Acc>().par_chunks_mut(of_task * g).enumerate();
@@ -145,7 +164,7 @@ fn product<T: Element>(x: &Tensor, w: &Tensor, transposed: bool, b: Option<&Tens
         });
         for (i, out) in out.chunks_mut(ROWS * g).enumerate() {
             let f0 = f0 + i * ROWS;
-            let b = b.as_ref().map(|b| &b[f0..]);
+            let b = b.map(|b| &b[f0..]);
             let (w, wf, wk) = match panels {
                 Some(panels) => (&panels[i * k * ROWS..], 1, ROWS),
                 None => (&w[f0 * k..], k, 1),
@@ -154,12 +173,7 @@ fn product<T: Element>(x: &Tensor, w: &Tensor, transposed: bool, b: Option<&Tens
             in_stretches::<T::Acc>(x, w, b, &taps, out, [out.len() / g, g], &strides, false);
         }
     });
-    let columns = columns.lanes::<T::Acc>();
-    y.lanes_mut::<T>().par_chunks_mut(f).enumerate().for_each(|(g0, y)| {
-        for (i, y) in y.iter_mut().enumerate() {
-            Lane(columns[i * g + g0]).put(y, add);
-        }
-    });
+    columns
 }
 
 /// Some columns of w `[K][F]`, of which `w` begins with the first, as panels `[PANELS][K][ROWS]`; what lies beyond them is left as it was.
@@ -191,42 +205,44 @@ fn backward_input<T: Element>(w: &Tensor, dy: &Tensor, dx: &mut Slot) {
 }
 
 /// x [G][K], dy [G][F], dw [F][K], db [F]
-///
-/// Sixteen k take the place of a tile's pixel, and the images that of its taps.
 fn backward_weight<T: Element>(x: &Tensor, dy: &Tensor, dwb: &mut [Slot]) {
-    let (n, k, f) = (x.shape()[0], x.shape()[1], dy.shape()[1]);
-    let dy = by_images::<T, ROWS>(dy);
-    let dy = dy.data::<T::Acc>();
     if let [_, db] = dwb
         && db.wanted()
     {
-        let mut sums = vec![T::Acc::ZERO; f];
-        for (sums, dy) in sums.chunks_mut(ROWS).zip(dy.chunks(n * ROWS)) {
-            for dy in dy.chunks(ROWS) {
-                sums.iter_mut().zip(dy).for_each(|(sum, &d)| *sum = *sum + d);
+        super::put(db, &planes::<T>(dy.lanes(), dy.shape()[1], 1));
+    }
+    if !dwb[0].wanted() {
+        return;
+    }
+    let unit = amx::unit::<T::Acc>().filter(|_| amx::linear::pays(x, x.shape()[1], dy.shape()[1], true));
+    let (dw, add) = dwb[0].open();
+    match unit {
+        Some(unit) => amx::linear::backward_weight::<T>(unit, x, dy, dw.data_mut(), add),
+        None => weights::<T>(x, dy, dw.data_mut(), add),
+    }
+}
+
+/// dw[f][k] (+)= Σ_n dy[n][f]·x[n][k]
+///
+/// Sixteen k take the place of a tile's pixel, and the images that of its taps.
+fn weights<T: Element>(x: &Tensor, dy: &Tensor, dw: &mut [T::Acc], add: bool) {
+    let (n, k) = (x.shape()[0], x.shape()[1]);
+    let (x, dy) = (by_images::<T, L>(x), by_images::<T, ROWS>(dy));
+    let (x, dy, blocks) = (x.data::<T::Acc>().as_chunks::<L>().0, dy.data::<T::Acc>(), k.div_ceil(L));
+    let (taps, strides) = (dot(n, 1, ROWS), Strides { x: n, w: 1, out: [blocks, 1] });
+    dw.par_chunks_mut(ROWS * k).enumerate().for_each_init(Scratch::default, |scratch, (task, dw)| {
+        let (dy, counts) = (&dy[task * n * ROWS..][..n * ROWS], [dw.len() / k, blocks]);
+        if k.is_multiple_of(L) {
+            return in_stretches::<T::Acc>(x, dy, None, &taps, dw.as_chunks_mut::<L>().0, counts, &strides, add);
+        }
+        let rows = scratch.room::<T::Acc>(counts[0] * blocks);
+        in_stretches::<T::Acc>(x, dy, None, &taps, rows, counts, &strides, false);
+        for (dw, row) in dw.chunks_mut(k).zip(rows.chunks(blocks)) {
+            for (dw, &sum) in dw.iter_mut().zip(row.as_flattened()) {
+                *dw = if add { *dw + sum } else { sum };
             }
         }
-        super::put(db, &sums);
-    }
-    if dwb[0].wanted() {
-        let x = by_images::<T, L>(x);
-        let (x, blocks) = (x.data::<T::Acc>().as_chunks::<L>().0, k.div_ceil(L));
-        let (taps, strides) = (dot(n, 1, ROWS), Strides { x: n, w: 1, out: [blocks, 1] });
-        let (dw, add) = dwb[0].open();
-        dw.data_mut::<T::Acc>().par_chunks_mut(ROWS * k).enumerate().for_each_init(Scratch::default, |scratch, (task, dw)| {
-            let (dy, counts) = (&dy[task * n * ROWS..][..n * ROWS], [dw.len() / k, blocks]);
-            if k.is_multiple_of(L) {
-                return in_stretches::<T::Acc>(x, dy, None, &taps, dw.as_chunks_mut::<L>().0, counts, &strides, add);
-            }
-            let rows = scratch.room::<T::Acc>(counts[0] * blocks);
-            in_stretches::<T::Acc>(x, dy, None, &taps, rows, counts, &strides, false);
-            for (dw, row) in dw.chunks_mut(k).zip(rows.chunks(blocks)) {
-                for (dw, &sum) in dw.iter_mut().zip(row.as_flattened()) {
-                    *dw = if add { *dw + sum } else { sum };
-                }
-            }
-        });
-    }
+    });
 }
 
 /// x [G][K] lanes -> [K/B][N][B], filled up with zeros; empty lanes are left out. All that a tile reads of one block lies together: rows as

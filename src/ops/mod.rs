@@ -5,6 +5,7 @@
 //! then `conv2d.rs`.
 
 pub mod add;
+mod amx;
 pub mod avgpool2d;
 pub mod batchnorm;
 pub mod case;

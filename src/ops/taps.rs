@@ -178,13 +178,22 @@ simd! {
 
 simd! {
     /// The sum of all of x's numbers: first those of a lane, then the lanes.
-    pub(super) fn total<A: Real>(x: &[[A; L]]) -> A {
+    fn total<A: Real>(x: &[[A; L]]) -> A {
         let mut sum = V::splat(A::ZERO);
         for x in x {
             sum = sum.plus(V::load(x));
         }
         sum.total()
     }
+}
+
+/// The sum of each of `count` planes over all images, db: of dy `[G][count][plane]`.
+pub(super) fn planes<T: Element>(dy: &[[T; L]], count: usize, plane: usize) -> Vec<T::Acc> {
+    let sum = |scratch: &mut Scratch, o: usize| {
+        let planes = dy.chunks_exact(plane).skip(o).step_by(count);
+        planes.fold(T::Acc::ZERO, |sum, dy| sum + total::<T::Acc>(scratch.sums::<T>(dy)))
+    };
+    (0..count).into_par_iter().map_init(Scratch::default, sum).collect()
 }
 
 /// What a tile reads.

@@ -81,7 +81,7 @@ impl Picture {
     }
 
     /// Counts what a CPU does for all tiles: products, and the transforms' loads, stores and additions.
-    fn work(&self) -> usize {
+    pub(super) fn work(&self) -> usize {
         let ([c, o], [rows, cols]) = ([self.read[0], self.written[0]], self.tiles());
         rows * cols * (self.places() * c * o + 2 * self.places() * self.side() * (c + o))
     }

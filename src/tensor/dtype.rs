@@ -108,6 +108,10 @@ pub trait Real:
     fn exp(self) -> Self;
     /// Natural logarithm.
     fn ln(self) -> Self;
+    /// The same slice, if this type is f32: for what a CPU has for f32 alone.
+    fn as_f32<const N: usize>(x: &[[Self; N]]) -> Option<&[[f32; N]]>;
+    /// The same slice to be written, if this type is f32.
+    fn as_f32_mut<const N: usize>(x: &mut [[Self; N]]) -> Option<&mut [[f32; N]]>;
 }
 
 macro_rules! stored {
@@ -136,7 +140,7 @@ stored! {
 }
 
 macro_rules! real {
-    ($($t:ident)*) => {$(
+    ($($t:ident, $as_f32:expr, $as_f32_mut:expr;)*) => {$(
         impl Element for $t {
             type Acc = $t;
             #[inline(always)]
@@ -176,11 +180,22 @@ macro_rules! real {
             fn ln(self) -> $t {
                 <$t>::ln(self)
             }
+            #[inline(always)]
+            fn as_f32<const N: usize>(x: &[[$t; N]]) -> Option<&[[f32; N]]> {
+                $as_f32(x)
+            }
+            #[inline(always)]
+            fn as_f32_mut<const N: usize>(x: &mut [[$t; N]]) -> Option<&mut [[f32; N]]> {
+                $as_f32_mut(x)
+            }
         }
     )*};
 }
 
-real! { f32 f64 }
+real! {
+    f32, Some, Some;
+    f64, |_| None, |_| None;
+}
 
 impl Element for bf16 {
     type Acc = f32;
