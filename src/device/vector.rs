@@ -3,7 +3,7 @@
 //! Loops over arrays become vector code by themselves only while they are short. A kernel that holds twenty sums in registers says
 //! so: it is written once for any [`Vector`], and [`simd!`](crate::simd!) compiles it with AVX-512's registers, with pairs of
 //! AVX2's, and with plain arrays. All round alike (each multiply-add is fused), so they give the same bits. Read next:
-//! `tensor/lane.rs`, the same for short loops; `ops/tile.rs`, the loop that most of the time is spent in.
+//! `tensor/lane.rs`, the same for short loops; `ops/tile.rs`, the loop that most of the time is spent in; `amx.rs`, tiles of sums.
 
 /// Images side by side on the CPU: one AVX-512 register of f32, or two AVX2 registers.
 pub const L: usize = 16;

@@ -32,7 +32,7 @@
 //!
 //! dw sums over pixels and images, so each task (on a GPU: each warp) sums a share of them for some of the weights, and the shares are
 //! added in order. Where the kernel is 3x3 or 5x5 and the stride 1, all three may take fewer
-//! multiplications (`winograd.rs`, `winograd/dw.rs`).
+//! multiplications (`winograd.rs`, `winograd/dw.rs`), and where the CPU has a matrix unit, faster ones (`amx.rs`).
 //!
 //! Read next: `correlate.rs`, `taps.rs` and `winograd.rs`, the loops; then `maxpool2d.rs`.
 

@@ -24,7 +24,8 @@
 //! slices, which a second kernel adds in order. A tile serves 32 rows: w is read once for each group, x once for every 32 features.
 //!
 //! On the CPU the first two sums run over lane vectors, which carry the images: a task owns a few rows of the result for all
-//! images. The third sums over images, so x and dy are first turned to blocks of all images and the inner loop runs along k.
+//! images. The third sums over images, so x and dy are first turned to blocks of all images and the inner loop runs along k. Large layers
+//! take a matrix unit, if the CPU has one (`amx/linear.rs`).
 //!
 //! Read next: `conv2d.rs`.
 
