@@ -102,7 +102,7 @@ impl Amx {
         (simd::level() == simd::Level::Amx).then_some(Amx(()))
     }
 
-    /// out[i][j] (+)= Σ a_i·b_j over all steps, tile by tile: a's of [`tiles_of`] so many `rows`, b's of so many `columns` of tiles.
+    /// `out[i][j] (+)= Σ a_i·b_j` over all steps, tile by tile: a's of [`tiles_of`] so many `rows`, b's of so many `columns` of tiles.
     #[allow(clippy::too_many_arguments)]
     pub fn sums(self, a: &Side, b: &Side, steps: &[Step], rows: usize, columns: usize, start: Start, out: &mut Out) {
         if rows * columns == 0 {
@@ -148,7 +148,7 @@ impl Amx {
         unsafe { unit::pairs(x0, x1, step, at) }
     }
 
-    /// Rows and columns changed about: out[n][i] = x[i·step][n], for up to 16 i; 0 beyond.
+    /// Rows and columns changed about: `out[n][i] = x[i·step][n]`, for up to 16 i; 0 beyond.
     pub fn turned(self, x: &[[f32; L]], step: usize) -> Sums {
         let mut out = [[0.0; L]; L];
         // SAFETY: as above.
