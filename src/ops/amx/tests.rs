@@ -54,10 +54,10 @@ const SHAPES: [Shape; 14] = [
 ];
 
 /// x, w, b and dy of a shape, and its sizes.
-fn layer(shape: &Shape, dtype: DType) -> (Dims, [Tensor; 2], [Vec<f32>; 2]) {
+fn layer(shape: &Shape, dtype: DType, half: bool) -> (Dims, [Tensor; 2], [Vec<f32>; 2]) {
     let &([c, h, w], o, [kh, kw], stride, padding, n) = shape;
     let d = Conv2d { stride, padding }.dims(&Spec::lanes([n, c, h, w], dtype), &Spec::rows([o, c, kh, kw], dtype));
-    let of = |stream, dims: [usize; 4]| draw(stream, Spec::lanes(dims, dtype), true);
+    let of = |stream, dims: [usize; 4]| draw(stream, Spec::lanes(dims, dtype), half);
     (d, [of(0, [n, c, h, w]), of(1, [n, o, d.oh, d.ow])], [numbers(2, o * c * kh * kw), numbers(3, o)])
 }
 
@@ -67,13 +67,15 @@ fn up(x: &[f32]) -> Vec<f64> {
 
 fn convolutions<T: Element<Acc = f32>>(bound: f64) {
     let Some(unit) = lent() else { return };
+    // What both sides can hold.
+    let half = T::DTYPE == DType::Bf16;
     for shape in &SHAPES {
-        let ((d, [x, dy], [w, b]), (_, [x64, dy64], _)) = (layer(shape, T::DTYPE), layer(shape, DType::F64));
+        let ((d, [x, dy], [w, b]), (_, [x64, dy64], _)) = (layer(shape, T::DTYPE, half), layer(shape, DType::F64, half));
         let (w64, b64) = (up(&w), up(&b));
         let both = |out: [usize; 4], add: bool| {
             let of = |dtype| Spec::lanes(out, dtype);
             if add {
-                (draw(9, of(T::DTYPE), true), draw(9, of(DType::F64), true))
+                (draw(9, of(T::DTYPE), half), draw(9, of(DType::F64), half))
             } else {
                 (Tensor::new(of(T::DTYPE)), Tensor::new(of(DType::F64)))
             }
