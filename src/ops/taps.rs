@@ -9,8 +9,9 @@
 use super::conv2d::Dims;
 use super::correlate::Scratch;
 use crate::simd;
-use crate::tensor::{Element, L, Real, Spec, Stored, Tensor, Vector, groups};
+use crate::tensor::{Element, L, Real, Spec, Tensor, Vector, groups};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Bytes of a band of x and of a tile's dy: most of a first-level cache.
 const BAND: usize = 20 << 10;
@@ -41,16 +42,10 @@ pub(super) fn weights<T: Element>(d: &Dims, x: &Tensor, dy: &Tensor) -> Vec<T::A
     let shares = (TASKS / d.o.div_ceil(outputs)).clamp(1, g);
     let (x, dy, pixels) = (x.lanes::<T>(), dy.lanes::<T>(), pixels(d));
     let per_group = x.len() / g;
-    // Each share of the groups has its sums for all channels.
-    let mut partial = Tensor::new(Spec::rows([shares, d.o * per_output], T::Acc::DTYPE));
-    let mut tasks = Vec::new();
-    for (share, partial) in partial.data_mut::<T::Acc>().chunks_mut(d.o * per_output).enumerate() {
-        let channels = partial.chunks_mut(outputs * per_output).enumerate();
-        tasks.extend(channels.map(|(i, dw)| (share * g / shares..(share + 1) * g / shares, i * outputs, dw)));
-    }
-    tasks.into_par_iter().for_each_init(
+    let cut = Cut { groups: g, shares, outputs: [d.o, outputs], per_output };
+    cut.run(
         || [(); 4].map(|()| Scratch::default()),
-        |[x_scratch, dy_scratch, wide, sums], (groups, o, dw)| {
+        |[x_scratch, dy_scratch, wide, sums], groups, o, dw| {
             let sums = sums.room::<T::Acc>(dw.len());
             for (i, g) in groups.enumerate() {
                 let x = x_scratch.sums::<T>(&x[g * per_group..][..per_group]);
@@ -59,14 +54,41 @@ pub(super) fn weights<T: Element>(d: &Dims, x: &Tensor, dy: &Tensor) -> Vec<T::A
             }
             add_lanes::<T::Acc>(sums, dw);
         },
-    );
-    let mut dw = vec![T::Acc::ZERO; d.o * per_output];
-    for partial in partial.data::<T::Acc>().chunks(dw.len()) {
-        for (dw, &p) in dw.iter_mut().zip(partial) {
-            *dw = *dw + p;
+    )
+}
+
+/// How a weight gradient is cut into tasks: groups of images into shares, and output channels, all and those of a task, of so many weights each.
+pub(super) struct Cut {
+    pub(super) groups: usize,
+    pub(super) shares: usize,
+    pub(super) outputs: [usize; 2],
+    pub(super) per_output: usize,
+}
+
+impl Cut {
+    /// dw: for each task `sum` writes the sums of some groups for the channels from one on; those of the shares are added in order.
+    pub(super) fn run<A: Real, S: Send>(
+        &self,
+        room: impl Fn() -> S + Sync + Send,
+        sum: impl Fn(&mut S, Range<usize>, usize, &mut [A]) + Sync + Send,
+    ) -> Vec<A> {
+        let (g, shares, [all, outputs], per_output) = (self.groups, self.shares, self.outputs, self.per_output);
+        // Each share of the groups has its sums for all channels.
+        let mut partial = Tensor::new(Spec::rows([shares, all * per_output], A::DTYPE));
+        let mut tasks = Vec::new();
+        for (share, partial) in partial.data_mut::<A>().chunks_mut(all * per_output).enumerate() {
+            let channels = partial.chunks_mut(outputs * per_output).enumerate();
+            tasks.extend(channels.map(|(i, dw)| (share * g / shares..(share + 1) * g / shares, i * outputs, dw)));
         }
+        tasks.into_par_iter().for_each_init(room, |room, (groups, o, dw)| sum(room, groups, o, dw));
+        let mut dw = vec![A::ZERO; all * per_output];
+        for partial in partial.data::<A>().chunks(dw.len()) {
+            for (dw, &p) in dw.iter_mut().zip(partial) {
+                *dw = *dw + p;
+            }
+        }
+        dw
     }
-    dw
 }
 
 simd! {

@@ -15,9 +15,9 @@ use super::{apart, floats, in_tiles, keep, numbers_mut};
 use crate::device::amx::{Amx, PIECES, Side, Start, Step, Target, tiles_of};
 use crate::ops::conv2d::Dims;
 use crate::ops::correlate::Scratch;
-use crate::tensor::{Element, L, Real, Spec, Stored, Tensor, groups};
+use crate::ops::taps::Cut;
+use crate::tensor::{Element, L, Tensor, groups};
 use half::bf16;
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Bytes of a band of x in pieces, and of a task's sums: both are to stay in a second-level cache.
@@ -90,15 +90,9 @@ pub(in crate::ops) fn run<T: Element>(unit: Amx, d: &Dims, x: &Tensor, dy: &Tens
     let most = (SUMS / (frame.blocks * d.kh * d.kw * size_of::<[[f32; L]; L]>())).max(1);
     let chunks = tiles.div_ceil(most).max(TASKS / g).clamp(1, tiles);
     let outputs = tiles.div_ceil(chunks) * rows;
-    let shares = g.min(2 * TASKS);
-    let mut partial = Tensor::new(Spec::rows([shares, d.o * per_output], T::Acc::DTYPE));
-    let mut tasks = Vec::new();
-    for (share, partial) in partial.data_mut::<T::Acc>().chunks_mut(d.o * per_output).enumerate() {
-        let chunks = partial.chunks_mut(outputs * per_output).enumerate();
-        tasks.extend(chunks.map(|(i, dw)| (share * g / shares..(share + 1) * g / shares, i * outputs, dw)));
-    }
+    let cut = Cut { groups: g, shares: g.min(2 * TASKS), outputs: [d.o, outputs], per_output };
     let (x, dy, plane) = (x.lanes::<T>(), dy.lanes::<T>(), d.oh * d.ow);
-    tasks.into_par_iter().for_each_init(Room::default, |room, (groups, o, dw)| {
+    cut.run(Room::default, |room, groups, o, dw| {
         let count = dw.len() / per_output;
         let mut task = Task::new(unit, &frame, count, &mut room.tiles);
         for g in groups {
@@ -107,14 +101,7 @@ pub(in crate::ops) fn run<T: Element>(unit: Amx, d: &Dims, x: &Tensor, dy: &Tens
             task.add(x, dy);
         }
         task.weights(numbers_mut(dw));
-    });
-    let mut dw = vec![T::Acc::ZERO; d.o * per_output];
-    for partial in partial.data::<T::Acc>().chunks(dw.len()) {
-        for (dw, &p) in dw.iter_mut().zip(partial) {
-            *dw = *dw + p;
-        }
-    }
-    dw
+    })
 }
 
 /// Room that a thread's tasks use one after another.
