@@ -12,4 +12,4 @@ pub mod tape;
 
 pub use gradients::Gradients;
 pub use op::{Needs, Node, Op, Saved, Slot};
-pub use tape::{Tape, Var};
+pub use tape::{Applied, Tape, Var};

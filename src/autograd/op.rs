@@ -51,6 +51,12 @@ pub trait Op: Any + Debug + Send + Sync {
         self.forward(x, y)
     }
 
+    /// Computes this op and the `next` behind it in one go, without a tensor for what lies between: the output z, and what `next` keeps for
+    /// backward; None if there is no such way. `rest`: what `next` reads beside this op's output; `learns`: does backward follow?
+    fn forward_with(&self, _x: &[&Tensor], _next: &dyn Op, _rest: &[&Tensor], _z: Spec, _learns: bool) -> Option<(Tensor, Saved)> {
+        None
+    }
+
     /// Turns dy into the gradients of the inputs: for each slot that is wanted, the first contribution writes and later ones add.
     ///
     /// Empty lanes of dy are zero, and those of every dx are left zero.

@@ -54,6 +54,9 @@ struct Entry {
     saved: Saved,
 }
 
+/// An op for a layer, whose path an error names.
+pub type Applied<'a> = (&'a Arc<str>, Arc<dyn Op>);
+
 /// The record of one run of a network.
 #[derive(Debug, Default)]
 pub struct Tape {
@@ -126,25 +129,48 @@ impl Tape {
 
     /// Runs an op for the layer `label`, whose path an error names.
     pub fn apply_at(&mut self, label: &Arc<str>, op: Arc<dyn Op>, inputs: &[Var]) -> Result<Var> {
-        let specs: Vec<Spec> = inputs.iter().map(|&v| self.spec(v)).collect();
-        let at = |mut e: Error| {
-            if !label.is_empty() {
-                e.message = format!("{label}: {}", e.message);
-            }
-            e
-        };
-        let spec = op.output(&specs).and_then(|spec| spec.check_size().map(|()| spec)).map_err(at)?;
+        let spec = self.output(label, op.as_ref(), inputs)?;
         let x: Vec<&Tensor> = inputs.iter().map(|&v| self.value(v)).collect();
         let (y, saved) = match op.alias(x[0]) {
             Some(y) => (y, Saved::new()),
             None => {
                 let mut y = Tensor::new(spec);
                 let saved = if self.recording { op.forward(&x, &mut y) } else { op.infer(&x, &mut y) };
-                (y, saved.map_err(at)?)
+                (y, saved.map_err(|e| at(label, e))?)
             }
         };
+        Ok(self.record(label, op, inputs, spec, Some(y), saved))
+    }
+
+    /// Runs an op, and at once the `next` on its output and `rest`, whose output it gives. Nobody else may read what lies between.
+    pub fn apply_two(&mut self, op: Applied, inputs: &[Var], next: Applied, rest: &[Var]) -> Result<Var> {
+        // The first value that is made.
+        let next_inputs = [&[Var(self.values.len() as u32)], rest].concat();
+        if !self.holding {
+            let spec = self.output(op.0, op.1.as_ref(), inputs)?;
+            let specs: Vec<Spec> = std::iter::once(spec).chain(rest.iter().map(|&v| self.spec(v))).collect();
+            let next_spec = checked(next.0, next.1.as_ref(), &specs)?;
+            let tensors = |inputs: &[Var]| inputs.iter().map(|&v| self.value(v)).collect::<Vec<_>>();
+            if let Some((z, saved)) = op.1.forward_with(&tensors(inputs), next.1.as_ref(), &tensors(rest), next_spec, self.recording) {
+                self.record(op.0, op.1, inputs, spec, None, Saved::new());
+                return Ok(self.record(next.0, next.1, &next_inputs, next_spec, Some(z), saved));
+            }
+        }
+        let between = self.apply_at(op.0, op.1, inputs)?;
+        let z = self.apply_at(next.0, next.1, &next_inputs)?;
+        self.release(between);
+        Ok(z)
+    }
+
+    /// What an op will write.
+    fn output(&self, label: &str, op: &dyn Op, inputs: &[Var]) -> Result<Spec> {
+        checked(label, op, &inputs.iter().map(|&v| self.spec(v)).collect::<Vec<_>>())
+    }
+
+    /// Writes down that an op ran; y is None if nobody will read it.
+    fn record(&mut self, label: &Arc<str>, op: Arc<dyn Op>, inputs: &[Var], spec: Spec, y: Option<Tensor>, saved: Saved) -> Var {
         let wanted = inputs.iter().any(|&v| self.values[v.i()].wanted);
-        let output = self.push(spec, Some(y), Origin::Op, wanted);
+        let output = self.push(spec, y, Origin::Op, wanted);
         if wanted {
             let needs = op.needs();
             for (i, &v) in inputs.iter().enumerate() {
@@ -153,7 +179,7 @@ impl Tape {
             self.values[output.i()].kept |= needs.output;
         }
         self.entries.push(Entry { op, label: label.clone(), inputs: inputs.to_vec(), output, saved });
-        Ok(output)
+        output
     }
 
     /// Says that forward will not read `v` again; its memory is freed now unless backward needs it.
@@ -286,6 +312,18 @@ impl Tape {
             held: e.saved.iter().chain(&self.values[e.output.i()].tensor).map(|t| t.spec().bytes()).sum(),
         })
     }
+}
+
+/// What an op will write, or an error that names its layer.
+fn checked(label: &str, op: &dyn Op, specs: &[Spec]) -> Result<Spec> {
+    op.output(specs).and_then(|spec| spec.check_size().map(|()| spec)).map_err(|e| at(label, e))
+}
+
+fn at(label: &str, mut e: Error) -> Error {
+    if !label.is_empty() {
+        e.message = format!("{label}: {}", e.message);
+    }
+    e
 }
 
 /// The spec of the gradient of a value: that of a parameter is a sum over the batch and stays in the type of sums.

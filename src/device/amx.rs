@@ -14,6 +14,9 @@
 //! 2019). What remains is 16 / 6 = 2.7 times the products of AVX-512. Products below 2⁻¹²⁶ count as 0, and beside a number that is not finite sums
 //! may be NaN.
 //!
+//! Where so much is not needed two pieces do, and half the products: a0·b0 + a1·b0 + a0·b1, with errors of up to 2⁻¹⁶·|a·b|. That is what inference takes for
+//! convolutions; gradients never do.
+//!
 //! This page knows tiles and pieces, and all of its memory is counted in `[bf16; L]`, half a row of a tile. Read next: `ops/amx.rs`, which lays out
 //! what is multiplied.
 
@@ -28,7 +31,10 @@ pub type Sums = [[f32; L]; L];
 
 /// Leave to use the unit: there is one, and the system lends it.
 #[derive(Debug, Clone, Copy)]
-pub struct Amx(());
+pub struct Amx {
+    /// How many of a number's pieces are made and multiplied.
+    pieces: usize,
+}
 
 /// One operand: some tiles for each step of a sum.
 #[derive(Debug, Clone, Copy)]
@@ -99,7 +105,17 @@ pub(super) fn is_lent() -> bool {
 impl Amx {
     /// The unit, if there is one; `CUGRAD_SIMD=avx512` leaves it alone.
     pub fn get() -> Option<Amx> {
-        (simd::level() == simd::Level::Amx).then_some(Amx(()))
+        (simd::level() == simd::Level::Amx).then_some(Amx { pieces: PIECES })
+    }
+
+    /// The same with two pieces of each number, for half the products.
+    pub fn of_two_pieces(self) -> Amx {
+        Amx { pieces: 2 }
+    }
+
+    /// How many of a number's pieces are made and multiplied.
+    pub fn pieces(self) -> usize {
+        self.pieces
     }
 
     /// `out[i][j] (+)= Σ a_i·b_j` over all steps, tile by tile: a's of [`tiles_of`] so many `rows`, b's of so many `columns` of tiles.
@@ -110,7 +126,7 @@ impl Amx {
         }
         let [tiles, most] = tiles_of(rows);
         let end = |side: &Side, rows: usize, count: usize, step: u32| {
-            step as usize + (PIECES - 1) * side.piece + (count - 1) * side.tile + (rows - 1) * side.row + 2
+            step as usize + (self.pieces - 1) * side.piece + (count - 1) * side.tile + (rows - 1) * side.row + 2
         };
         let (last_a, last_b) = steps.iter().fold((0, 0), |(a, b), step| (a.max(step.a), b.max(step.b)));
         assert!(steps.is_empty() || end(a, most, tiles, last_a) <= a.numbers.len(), "a tile of a lies outside");
@@ -121,19 +137,24 @@ impl Amx {
         assert!(row(rows - 1).max(row(last_whole)) < out.sums.len(), "a tile of sums lies outside");
         assert!(!matches!(start, Start::Rows(x) if x.len() < rows), "each row needs a number to begin with");
         // SAFETY: there is an `Amx` only where the unit is lent, and all that is read and written lies in the slices, as was just seen.
-        unsafe { unit::sums(a, b, steps, rows, columns, start, out) }
+        unsafe {
+            match self.pieces {
+                2 => unit::sums::<2>(a, b, steps, rows, columns, start, out),
+                _ => unit::sums::<PIECES>(a, b, steps, rows, columns, start, out),
+            }
+        }
     }
 
     /// The pieces of x as rows of a, 32 numbers each; zeros fill up the last.
     pub fn rows(self, x: &[f32], at: Target) {
         // SAFETY: the CPU has AVX-512 where there is an `Amx`.
-        unsafe { unit::rows(x, at) }
+        unsafe { unit::rows(x, self.pieces, at) }
     }
 
     /// The same for halves of rows, 16 numbers each.
     pub fn half_rows(self, x: &[f32], at: Target) {
         // SAFETY: as above.
-        unsafe { unit::half_rows(x, at) }
+        unsafe { unit::half_rows(x, self.pieces, at) }
     }
 
     /// Has the first-level cache fetch numbers that will be read soon, where they lie too scattered for it to see.
@@ -145,7 +166,7 @@ impl Amx {
     /// The pieces of rows of b: the i-th are 16 numbers of x0, beside each the one of x1, both from i·step on. What x1 lacks is 0.
     pub fn pairs(self, x0: &[[f32; L]], x1: &[[f32; L]], step: usize, at: Target) {
         // SAFETY: as above.
-        unsafe { unit::pairs(x0, x1, step, at) }
+        unsafe { unit::pairs(x0, x1, step, self.pieces, at) }
     }
 
     /// Rows and columns changed about: `out[n][i] = x[i·step][n]`, for up to 16 i; 0 beyond.
@@ -169,19 +190,19 @@ mod unit {
     pub fn is_lent() -> bool {
         false
     }
-    pub unsafe fn sums(_: &Side, _: &Side, _: &[Step], _: usize, _: usize, _: Start, _: &mut Out) {
+    pub unsafe fn sums<const P: usize>(_: &Side, _: &Side, _: &[Step], _: usize, _: usize, _: Start, _: &mut Out) {
         unreachable!("there is no unit")
     }
-    pub unsafe fn rows(_: &[f32], _: Target) {
+    pub unsafe fn rows(_: &[f32], _: usize, _: Target) {
         unreachable!("there is no unit")
     }
-    pub unsafe fn half_rows(_: &[f32], _: Target) {
+    pub unsafe fn half_rows(_: &[f32], _: usize, _: Target) {
         unreachable!("there is no unit")
     }
     pub unsafe fn fetch(_: &[f32]) {
         unreachable!("there is no unit")
     }
-    pub unsafe fn pairs(_: &[[f32; L]], _: &[[f32; L]], _: usize, _: Target) {
+    pub unsafe fn pairs(_: &[[f32; L]], _: &[[f32; L]], _: usize, _: usize, _: Target) {
         unreachable!("there is no unit")
     }
     pub unsafe fn turn(_: &[[f32; L]], _: usize, _: &mut Sums) {

@@ -12,7 +12,9 @@ use crate::nn::{Builder, Forward};
 #[derive(Debug)]
 struct Block {
     body: Sequential,
-    /// The last batch norm, to which the shortcut is added.
+    /// The last convolution.
+    last: Conv2d,
+    /// Its batch norm, to which the shortcut is added.
     end: BatchNorm,
     /// Where the shape changes; the identity elsewhere.
     shortcut: Option<Sequential>,
@@ -32,12 +34,11 @@ impl Block {
     /// Two 3x3 convolutions, the first with the stride.
     fn basic(b: &mut Builder, name: &str, [from, to]: [usize; 2], stride: usize, kind: Shortcut) -> Self {
         b.at(name, |b| {
-            let body = Sequential::new()
-                .then(Conv2d::with(b, "conv1", [from, to], 3, stride, 1, false))
-                .then(BatchNorm::new(b, "bn1", to).relu())
-                .then(Conv2d::with(b, "conv2", [to, to], 3, 1, 1, false));
+            let body =
+                Sequential::new().then(Conv2d::with(b, "conv1", [from, to], 3, stride, 1, false)).then(BatchNorm::new(b, "bn1", to).relu());
+            let last = Conv2d::with(b, "conv2", [to, to], 3, 1, 1, false);
             let end = BatchNorm::new(b, "bn2", to).relu();
-            Self { body, end, shortcut: kind.build(b, [from, to], stride) }
+            Self { body, last, end, shortcut: kind.build(b, [from, to], stride) }
         })
     }
 
@@ -51,10 +52,10 @@ impl Block {
                 .then(Conv2d::with(b, "conv1", [from, narrow], 1, 1, 0, false))
                 .then(BatchNorm::new(b, "bn1", narrow).relu())
                 .then(Conv2d::with(b, "conv2", [narrow, narrow], 3, stride, 1, false))
-                .then(BatchNorm::new(b, "bn2", narrow).relu())
-                .then(Conv2d::with(b, "conv3", [narrow, to], 1, 1, 0, false));
+                .then(BatchNorm::new(b, "bn2", narrow).relu());
+            let last = Conv2d::with(b, "conv3", [narrow, to], 1, 1, 0, false);
             let end = BatchNorm::new(b, "bn3", to).relu();
-            Self { body, end, shortcut: kind.build(b, [from, to], stride) }
+            Self { body, last, end, shortcut: kind.build(b, [from, to], stride) }
         })
     }
 }
@@ -78,7 +79,7 @@ impl Module for Block {
             Some(shortcut) => shortcut.forward(f, x)?,
             None => x,
         };
-        let out = self.end.with(f, y, Some(skip))?;
+        let out = self.end.with(Some(&self.last), f, y, Some(skip))?;
         f.tape.release(y);
         if skip != x {
             f.tape.release(skip);

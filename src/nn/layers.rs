@@ -5,7 +5,7 @@
 //! `kaiming_uniform_(a=√5)`), batch norms start as the identity. Read next: `models/mod.rs`.
 
 use super::{BufferId, Builder, Forward, Init, ParamId};
-use crate::autograd::Var;
+use crate::autograd::{Op, Var};
 use crate::error::{Error, Result};
 use crate::ops;
 use std::fmt::Debug;
@@ -15,6 +15,21 @@ use std::sync::Arc;
 pub trait Module: Debug + Send + Sync {
     /// Runs it on `x`.
     fn forward(&self, f: &mut Forward, x: Var) -> Result<Var>;
+
+    /// Runs it on what a convolution makes of `x`, which nobody else will read.
+    fn after(&self, conv: &Conv2d, f: &mut Forward, x: Var) -> Result<Var> {
+        let y = conv.forward(f, x)?;
+        let z = self.forward(f, y)?;
+        if z != y {
+            f.tape.release(y);
+        }
+        Ok(z)
+    }
+
+    /// Itself, if it is a convolution.
+    fn convolution(&self) -> Option<&Conv2d> {
+        None
+    }
 }
 
 /// Modules one after the other.
@@ -36,9 +51,13 @@ impl Sequential {
 
 impl Module for Sequential {
     fn forward(&self, f: &mut Forward, x: Var) -> Result<Var> {
-        let mut y = x;
-        for module in &self.0 {
-            let next = module.forward(f, y)?;
+        let (mut y, mut left) = (x, &self.0[..]);
+        while let [module, behind @ ..] = left {
+            let next;
+            (next, left) = match (module.convolution(), behind) {
+                (Some(conv), [second, behind @ ..]) if second.convolution().is_none() => (second.after(conv, f, y)?, behind),
+                _ => (module.forward(f, y)?, behind),
+            };
             // Only what was made here: x may have other readers.
             if y != x && next != y {
                 f.tape.release(y);
@@ -77,10 +96,27 @@ impl Conv2d {
     }
 }
 
+impl Conv2d {
+    fn inputs(&self, f: &mut Forward, x: Var) -> Vec<Var> {
+        let inputs = [Some(x), Some(f.param(self.weight)), self.bias.map(|b| f.param(b))];
+        inputs.into_iter().flatten().collect()
+    }
+
+    /// Runs it on `x`, and at once the op behind it, which reads its output and `rest`.
+    fn then(&self, f: &mut Forward, x: Var, label: &Arc<str>, op: impl Op + 'static, rest: &[Var]) -> Result<Var> {
+        let inputs = self.inputs(f, x);
+        f.tape.apply_two((&self.label, Arc::new(self.op)), &inputs, (label, Arc::new(op)), rest)
+    }
+}
+
 impl Module for Conv2d {
     fn forward(&self, f: &mut Forward, x: Var) -> Result<Var> {
-        let inputs = [Some(x), Some(f.param(self.weight)), self.bias.map(|b| f.param(b))];
-        f.apply(&self.label, self.op, &inputs.into_iter().flatten().collect::<Vec<_>>())
+        let inputs = self.inputs(f, x);
+        f.apply(&self.label, self.op, &inputs)
+    }
+
+    fn convolution(&self) -> Option<&Conv2d> {
+        Some(self)
     }
 }
 
@@ -157,20 +193,22 @@ impl BatchNorm {
         Self { follows: Follows::ReluPool, ..self }
     }
 
-    /// Runs it on `x`; with ReLU, a `shortcut` is added before that.
-    pub fn with(&self, f: &mut Forward, x: Var, shortcut: Option<Var>) -> Result<Var> {
-        let (eps, mut inputs) = (Self::EPS, vec![x, f.param(self.weight), f.param(self.bias)]);
+    /// Runs it on `x`, or on what a convolution makes of it; with ReLU, a `shortcut` is added before that.
+    pub fn with(&self, conv: Option<&Conv2d>, f: &mut Forward, x: Var, shortcut: Option<Var>) -> Result<Var> {
+        let (eps, mut rest) = (Self::EPS, vec![f.param(self.weight), f.param(self.bias)]);
         let training = f.params.training().is_some();
         if !training {
-            inputs.extend([self.running_mean, self.running_var].map(|id| f.tape.input(f.params.buffer(id).clone())));
+            rest.extend([self.running_mean, self.running_var].map(|id| f.tape.input(f.params.buffer(id).clone())));
         }
-        inputs.extend(shortcut);
-        let fused = ops::norm_relu::NormRelu { eps, running: !training, shortcut: shortcut.is_some() };
+        rest.extend(shortcut);
         let y = match (self.follows, training) {
-            (Follows::Relu, _) => f.apply(&self.label, fused, &inputs)?,
-            (Follows::ReluPool, _) => f.apply(&self.label, ops::norm_relu_pool::NormReluPool { eps, running: !training }, &inputs)?,
-            (Follows::Nothing, true) => f.apply(&self.label, ops::batchnorm::BatchNorm { eps }, &inputs)?,
-            (Follows::Nothing, false) => f.apply(&self.label, ops::batchnorm::BatchNormEval { eps }, &inputs)?,
+            (Follows::Relu, _) => {
+                let op = ops::norm_relu::NormRelu { eps, running: !training, shortcut: shortcut.is_some() };
+                self.apply(conv, f, x, op, &rest)?
+            }
+            (Follows::ReluPool, _) => self.apply(conv, f, x, ops::norm_relu_pool::NormReluPool { eps, running: !training }, &rest)?,
+            (Follows::Nothing, true) => self.apply(conv, f, x, ops::batchnorm::BatchNorm { eps }, &rest)?,
+            (Follows::Nothing, false) => self.apply(conv, f, x, ops::batchnorm::BatchNormEval { eps }, &rest)?,
         };
         if let Some(params) = f.params.training() {
             let ids = [self.running_mean, self.running_var, self.batches];
@@ -179,11 +217,22 @@ impl BatchNorm {
         }
         Ok(y)
     }
+
+    fn apply(&self, conv: Option<&Conv2d>, f: &mut Forward, x: Var, op: impl Op + 'static, rest: &[Var]) -> Result<Var> {
+        match conv {
+            Some(conv) => conv.then(f, x, &self.label, op, rest),
+            None => f.apply(&self.label, op, &[&[x], rest].concat()),
+        }
+    }
 }
 
 impl Module for BatchNorm {
     fn forward(&self, f: &mut Forward, x: Var) -> Result<Var> {
-        self.with(f, x, None)
+        self.with(None, f, x, None)
+    }
+
+    fn after(&self, conv: &Conv2d, f: &mut Forward, x: Var) -> Result<Var> {
+        self.with(Some(conv), f, x, None)
     }
 }
 
@@ -215,6 +264,10 @@ impl Module for Relu {
     fn forward(&self, f: &mut Forward, x: Var) -> Result<Var> {
         f.tape.apply(ops::relu::Relu { slope: self.slope }, &[x])
     }
+
+    fn after(&self, conv: &Conv2d, f: &mut Forward, x: Var) -> Result<Var> {
+        conv.then(f, x, &Arc::from(""), ops::relu::Relu { slope: self.slope }, &[])
+    }
 }
 
 /// Maximum over windows.
@@ -241,6 +294,10 @@ impl MaxPool2d {
 impl Module for MaxPool2d {
     fn forward(&self, f: &mut Forward, x: Var) -> Result<Var> {
         f.tape.apply(self.0, &[x])
+    }
+
+    fn after(&self, conv: &Conv2d, f: &mut Forward, x: Var) -> Result<Var> {
+        conv.then(f, x, &Arc::from(""), self.0, &[])
     }
 }
 

@@ -34,11 +34,12 @@
 //! added in order. Where the kernel is 3x3 or 5x5 and the stride 1, all three may take fewer
 //! multiplications (`winograd.rs`, `winograd/dw.rs`), and where the CPU has a matrix unit, faster ones (`amx.rs`).
 //!
-//! Read next: `correlate.rs`, `taps.rs` and `winograd.rs`, the loops; then `maxpool2d.rs`.
+//! Read next: `correlate.rs`, `taps.rs` and `winograd.rs`, the loops, and `finish.rs`, what is done to the sums at once; then `maxpool2d.rs`.
 
 use super::amx;
 use super::case::{BATCHES, Case, Draw, Input};
-use super::correlate::{Class, Grid, Plan, Scratch, classes, correlate};
+use super::correlate::{self, Class, Grid, classes};
+use super::finish::{End, Finish};
 use super::taps::{self, planes};
 use super::winograd::{self, Picture};
 use crate::autograd::op::mismatch;
@@ -46,7 +47,6 @@ use crate::autograd::{Needs, Node, Op, Saved, Slot};
 use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::{Element, Layout, Real, Spec, Stored, Tensor};
-use rayon::prelude::*;
 use std::borrow::Cow;
 
 /// Convolution; inputs x `[N,C,H,W]`, w `[O,C,KH,KW]` and, if there is a bias, b `[O]`.
@@ -121,7 +121,7 @@ impl Op for Conv2d {
     fn forward(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
         let d = self.dims(&x[0].spec(), &x[1].spec());
         crate::dispatch!(y.dtype(), T => match y.device() {
-            Device::Cpu => forward::<T>(&d, winograd::of_y(&d), x[0], x[1], x.get(2).copied(), y),
+            Device::Cpu => forward::<T>(&d, true, x, End::Put(y, false)),
             Device::Cuda(_) => cuda::forward::<T>(&d, x[0], x[1], x.get(2).copied(), y)?,
         });
         Ok(Saved::new())
@@ -132,9 +132,21 @@ impl Op for Conv2d {
             return self.forward(x, y);
         }
         let d = self.dims(&x[0].spec(), &x[1].spec());
-        let picture = winograd::of_y(&d).map(Picture::for_inference);
-        crate::dispatch!(y.dtype(), T => forward::<T>(&d, picture, x[0], x[1], x.get(2).copied(), y));
+        crate::dispatch!(y.dtype(), T => forward::<T>(&d, false, x, End::Put(y, false)));
         Ok(Saved::new())
+    }
+
+    fn forward_with(&self, x: &[&Tensor], next: &dyn Op, rest: &[&Tensor], z: Spec, learns: bool) -> Option<(Tensor, Saved)> {
+        if z.device != Device::Cpu {
+            return None;
+        }
+        let d = self.dims(&x[0].spec(), &x[1].spec());
+        crate::dispatch!(z.dtype, T => {
+            let finish = Finish::<T>::new(next, rest, [d.o, d.oh, d.ow], learns)?;
+            let (mut y, mut places) = (Tensor::new(z), finish.places(z));
+            forward::<T>(&d, learns, x, End::Through(&finish, &mut y, places.as_mut()));
+            Some((y, places.into_iter().collect()))
+        })
     }
 
     fn backward(&self, n: &Node, dy: &Tensor, dx: &mut [Slot]) -> Result<()> {
@@ -162,18 +174,20 @@ impl Op for Conv2d {
 
 // ---- CPU
 
-/// x [N,C,H,W], w [O,C,KH,KW], b [O], y [N,O,OH,OW]; `picture`: how Winograd's algorithm would do it, if it can.
-fn forward<T: Element>(d: &Dims, picture: Option<Picture>, x: &Tensor, w: &Tensor, b: Option<&Tensor>, y: &mut Tensor) {
-    let (w, b) = (super::sums::<T>(w.data()), b.map(|b| super::sums::<T>(b.data())));
-    let (picture, grid) = (picture.filter(Picture::pays), of_y(d));
-    if let Some(unit) = amx::unit::<T::Acc>().filter(|_| amx::correlate::pays(&[grid], picture.as_ref())) {
-        return amx::correlate::run::<T>(unit, &[(w, grid)], b.as_deref(), x, y, false);
+/// x: x [N,C,H,W], w [O,C,KH,KW] and, if there is one, b [O]; y [N,O,OH,OW] goes to the end. `learns`: does backward follow?
+/// Where it does not, ways are taken whose errors come to some 1e-5 of y's root mean square.
+fn forward<T: Element>(d: &Dims, learns: bool, x: &[&Tensor], end: End<T>) {
+    let (x, w, b) = (x[0], super::sums::<T>(x[1].data()), x.get(2).map(|b| super::sums::<T>(b.data())));
+    let picture = winograd::of_y(d).map(|p| if learns { p } else { p.for_inference() }).filter(Picture::pays);
+    let (grid, unit) = (of_y(d), amx::unit::<T::Acc>().map(|unit| if learns { unit } else { unit.of_two_pieces() }));
+    if let Some(unit) = unit.filter(|&unit| amx::correlate::pays(unit, &[grid], picture.as_ref())) {
+        return amx::correlate::run::<T>(unit, &[(w, grid)], b.as_deref(), x, end);
     }
     if let Some(p) = picture {
         let u = winograd::weights(&p, |o, c, kh, kw| w[((o * d.c + c) * d.kh + kh) * d.kw + kw]);
-        return winograd::run::<T>(&p, u.data(), b.as_deref(), x, y, false);
+        return winograd::run::<T>(&p, u.data(), b.as_deref(), x, end);
     }
-    sums::<T>(&[(w, grid)], b.as_deref(), x, y, false);
+    correlate::run::<T>(&[(w, grid)], b.as_deref(), x, end);
 }
 
 /// y as sums over windows of x.
@@ -203,17 +217,18 @@ pub(super) fn of_y(d: &Dims) -> Grid {
 /// w [O,C,KH,KW], dy [N,O,OH,OW], dx [N,C,H,W]
 fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) {
     let (w, (dx, add)) = (super::sums::<T>(w.data()), dx.open());
+    let end = End::Put(dx, add);
     let (picture, grids) = (winograd::of_dx(d).filter(Picture::pays), of_dx(d));
-    let unit = amx::unit::<T::Acc>().filter(|_| amx::correlate::pays(&grids, picture.as_ref()));
+    let unit = amx::unit::<T::Acc>().filter(|&unit| amx::correlate::pays(unit, &grids, picture.as_ref()));
     if let Some(p) = picture.filter(|_| unit.is_none()) {
         let flipped = |c: usize, o: usize, kh: usize, kw: usize| w[((o * d.c + c + 1) * d.kh - kh) * d.kw - kw - 1];
         let u = winograd::weights(&p, flipped);
-        return winograd::run::<T>(&p, u.data(), None, dy, dx, add);
+        return winograd::run::<T>(&p, u.data(), None, dy, end);
     }
     let parts: Vec<_> = grids.into_iter().map(|grid| (flipped(d, &w, &grid), grid)).collect();
     match unit {
-        Some(unit) => amx::correlate::run::<T>(unit, &parts, None, dy, dx, add),
-        None => sums::<T>(&parts, None, dy, dx, add),
+        Some(unit) => amx::correlate::run::<T>(unit, &parts, None, dy, end),
+        None => correlate::run::<T>(&parts, None, dy, end),
     }
 }
 
@@ -253,23 +268,6 @@ pub(super) fn flipped<A: Real>(d: &Dims, w: &[A], class: &Grid) -> Cow<'static, 
         }
     }
     flipped.into()
-}
-
-/// All groups: out = b + the windows of x times w, or that added, for each part of out by itself.
-pub(super) fn sums<T: Element>(parts: &[(Cow<[T::Acc]>, Grid)], b: Option<&[T::Acc]>, x: &Tensor, out: &mut Tensor, add: bool) {
-    let parts: Vec<_> = parts.iter().map(|(w, grid)| (w, Plan::new(*grid))).collect();
-    let groups = x.spec().groups();
-    let (x, out) = (x.lanes::<T>(), out.lanes_mut::<T>());
-    let (of_x, of_out) = (x.len() / groups, out.len() / groups);
-    let each = out.par_chunks_mut(of_out).zip(x.par_chunks(of_x));
-    each.for_each_init(<[Scratch; 2]>::default, |[x_scratch, out_scratch], (out, x)| {
-        let x = x_scratch.sums::<T>(x);
-        out_scratch.sum_into::<T>(out, add, |out, add| {
-            for (w, plan) in &parts {
-                correlate::<T::Acc>(x, w, b, out, plan, add);
-            }
-        });
-    });
 }
 
 /// x [N,C,H,W], dy [N,O,OH,OW], dw [O,C,KH,KW], db [O]

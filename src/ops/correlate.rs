@@ -7,9 +7,12 @@
 //! On a GPU the same sums are done by tiles of output planes and pixels of a row, and all classes of a stride at once; a warp has
 //! more pixels and fewer planes in registers than the CPU, because there a weight costs as much to fetch as 32 pixels.
 
+use super::finish::{End, Rows};
 use super::tile::{Strides, Tap, strip};
 use crate::simd;
-use crate::tensor::{Element, L, Lane, Real, Spec, Stored, Tensor};
+use crate::tensor::{Element, L, Real, Spec, Stored, Tensor};
+use rayon::prelude::*;
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// A convolution as [`correlate`] sees it: which windows to sum, and where the sums go.
@@ -124,22 +127,39 @@ fn taps(d: &Grid, rows: &Range<usize>, cols: &Range<usize>) -> Vec<Tap> {
     taps
 }
 
+/// All groups: b + the windows of x times w, for each part of the sums by itself.
+pub(super) fn run<T: Element>(parts: &[(Cow<[T::Acc]>, Grid)], b: Option<&[T::Acc]>, x: &Tensor, end: End<T>) {
+    let parts: Vec<_> = parts.iter().map(|(w, grid)| (w, Plan::new(*grid))).collect();
+    let of_x = x.lanes::<T>().len() / x.spec().groups();
+    let groups = end.groups().into_par_iter().zip(x.lanes::<T>().par_chunks(of_x));
+    groups.for_each_init(<[Scratch; 2]>::default, |[x_scratch, out_scratch], (group, x)| {
+        let x = x_scratch.sums::<T>(x);
+        group.fill(out_scratch, |out, add, rows| {
+            for (w, plan) in &parts {
+                correlate::<T::Acc>(x, w, b, out, plan, add, rows);
+            }
+        });
+    });
+}
+
 /// One group of images: out[o][j][i] = b[o] + Σ_c Σ_kh Σ_kw w[o][c][kh][kw]·x[c][j·sy + top + kh][i·sx + left + kw]
 ///
-/// x [planes][height][width], w [out_planes][planes][kh][kw], b [out_planes], out [out_planes][out_plane]
-pub(super) fn correlate<A: Real>(x: &[[A; L]], w: &[A], b: Option<&[A]>, out: &mut [[A; L]], plan: &Plan, add: bool) {
+/// x [planes][height][width], w [out_planes][planes][kh][kw], b [out_planes], out [out_planes][out_plane]; after each row of the grid `rows` gets out and
+/// how many are there.
+fn correlate<A: Real>(x: &[[A; L]], w: &[A], b: Option<&[A]>, out: &mut [[A; L]], plan: &Plan, add: bool, rows: &mut Rows<A>) {
     let d = &plan.grid;
-    for Band { rows, kh, regions } in &plan.bands {
-        for j in rows.clone() {
+    for Band { rows: of_band, kh, regions } in &plan.bands {
+        for j in of_band.clone() {
             let row = ((j * d.sy + kh) as isize + d.top).max(0) as usize * d.width;
-            let out = &mut out[(d.out_row + j * d.out_sy) * d.out_width + d.out_col..];
+            let row_of_out = &mut out[(d.out_row + j * d.out_sy) * d.out_width + d.out_col..];
             for region in regions {
                 // Windows that lie outside have no taps: wherever they begin, nothing is read.
                 let (x, step) = if region.taps.is_empty() { (&[][..], 0) } else { (&x[row + region.left..], d.sx) };
                 let strides = Strides { x: step, w: d.planes * d.kh * d.kw, out: [d.out_plane, d.out_sx] };
-                let out = &mut out[region.cols.start * d.out_sx..];
+                let out = &mut row_of_out[region.cols.start * d.out_sx..];
                 strip::<A>(x, w, b, &region.taps, out, [d.out_planes, region.cols.len()], &strides, add);
             }
+            rows(out, j + 1);
         }
     }
 }
@@ -172,20 +192,6 @@ pub(super) fn classes(size: usize, k: usize, s: usize, p: usize) -> Vec<Class> {
 pub(super) struct Scratch(Option<Tensor>);
 
 impl Scratch {
-    /// Lets `sum` write all of y, or add to it if told so: at once, or where y's type is narrower than sums by way of a copy.
-    pub(super) fn sum_into<T: Element>(&mut self, y: &mut [[T; L]], add: bool, mut sum: impl FnMut(&mut [[T::Acc; L]], bool)) {
-        match T::as_acc_mut(y) {
-            Some(y) => sum(y, add),
-            None => {
-                let room = self.room::<T::Acc>(y.len());
-                sum(room, false);
-                for (y, r) in y.iter_mut().zip(room) {
-                    Lane(*r).put(y, add);
-                }
-            }
-        }
-    }
-
     /// `len` lane vectors of unspecified content.
     pub(super) fn room<A: Stored>(&mut self, len: usize) -> &mut [[A; L]] {
         let spec = Spec::lanes([L, len], A::DTYPE);

@@ -13,6 +13,7 @@ pub mod conv2d;
 mod correlate;
 pub mod cross_entropy;
 pub mod dropout;
+mod finish;
 pub mod flatten;
 pub mod kl_div;
 pub mod linear;

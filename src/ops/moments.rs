@@ -97,11 +97,19 @@ pub(super) fn statistics<T: Element>(x: &Tensor) -> Vec<Moments> {
 /// The statistics that the inputs x of a batch norm bring, `[C]` each: the batch's mean, 1/√(var + eps) and unbiased variance, or, where a running
 /// mean and variance follow on x, w and b, that mean and 1/√(var + eps).
 pub(super) fn given<T: Element>(x: &[&Tensor], eps: f64) -> Saved {
-    let row = |values: Vec<f64>| Tensor::from_values(Spec::rows([values.len()], T::DTYPE.acc()), &values);
     if let [_, _, _, mean, var] = x {
-        return vec![(*mean).clone(), row(var.values().iter().map(|var| 1.0 / (var + eps).sqrt()).collect())];
+        return running::<T>(mean, var, eps);
     }
     let all = statistics::<T>(x[0]);
-    let each = |f: &dyn Fn(&Moments) -> f64| row(all.iter().map(f).collect());
+    let each = |f: &dyn Fn(&Moments) -> f64| row::<T>(all.iter().map(f).collect());
     vec![each(&|a| a.mean), each(&|a| 1.0 / (a.m2 / a.m + eps).sqrt()), each(&|a| a.m2 / (a.m - 1.0))]
+}
+
+/// The same of running statistics.
+pub(super) fn running<T: Element>(mean: &Tensor, var: &Tensor, eps: f64) -> Saved {
+    vec![mean.clone(), row::<T>(var.values().iter().map(|var| 1.0 / (var + eps).sqrt()).collect())]
+}
+
+fn row<T: Element>(values: Vec<f64>) -> Tensor {
+    Tensor::from_values(Spec::rows([values.len()], T::DTYPE.acc()), &values)
 }

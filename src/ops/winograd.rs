@@ -34,6 +34,7 @@ pub(super) use kernels::weights;
 
 use super::conv2d::Dims;
 use super::correlate::Scratch;
+use super::finish::{End, Rows};
 use super::tile::{Strides, dot, strip};
 use crate::device::second_level_cache;
 use crate::simd;
@@ -132,15 +133,13 @@ fn enabled() -> bool {
     *WANTED
 }
 
-/// All groups: x and out as `p` says, u the transformed weights, b a bias for each plane of out.
-pub(super) fn run<T: Element>(p: &Picture, u: &[T::Acc], b: Option<&[T::Acc]>, x: &Tensor, out: &mut Tensor, add: bool) {
-    let ([c, h, w], per_group) = (p.read, p.written.iter().product());
-    let x = x.lanes::<T>();
-    let groups = out.lanes_mut::<T>().par_chunks_mut(per_group).enumerate();
-    groups.for_each_init(Default::default, |[x_scratch, out_scratch, room]: &mut [Scratch; 3], (g, out)| {
-        let x = x_scratch.sums::<T>(&x[g * c * h * w..][..c * h * w]);
+/// All groups: x and the sums as `p` says, u the transformed weights, b a bias for each plane of sums.
+pub(super) fn run<T: Element>(p: &Picture, u: &[T::Acc], b: Option<&[T::Acc]>, x: &Tensor, end: End<T>) {
+    let groups = end.groups().into_par_iter().zip(x.lanes::<T>().par_chunks(p.read.iter().product()));
+    groups.for_each_init(Default::default, |[x_scratch, out_scratch, room]: &mut [Scratch; 3], (group, x)| {
+        let x = x_scratch.sums::<T>(x);
         let room = room.room::<T::Acc>(scratch(p));
-        out_scratch.sum_into::<T>(out, add, |out, add| correlate::<T::Acc>(x, u, b, out, p, room, add));
+        group.fill(out_scratch, |out, add, rows| correlate::<T::Acc>(x, u, b, out, p, room, add, rows));
     });
 }
 
@@ -158,8 +157,18 @@ fn slab(planes: usize, tiles: usize) -> usize {
 
 /// One group of images: out (+)= b + the windows of x times the kernels whose transformed weights are u.
 ///
-/// x and out as `p` says, u `[places][O][C]`, b `[O]`, scratch [`scratch`].
-fn correlate<A: Real>(x: &[[A; L]], u: &[A], b: Option<&[A]>, out: &mut [[A; L]], p: &Picture, scratch: &mut [[A; L]], add: bool) {
+/// x and out as `p` says, u `[places][O][C]`, b `[O]`, scratch [`scratch`]; after each row of tiles `done` gets out and how many of its rows are there.
+#[allow(clippy::too_many_arguments)]
+fn correlate<A: Real>(
+    x: &[[A; L]],
+    u: &[A],
+    b: Option<&[A]>,
+    out: &mut [[A; L]],
+    p: &Picture,
+    scratch: &mut [[A; L]],
+    add: bool,
+    done: &mut Rows<A>,
+) {
     let (c, o, [rows, cols]) = (p.read[0], p.written[0], p.tiles());
     for row in 0..rows {
         for first in (0..cols).step_by(p.tiles_at_once()) {
@@ -174,6 +183,7 @@ fn correlate<A: Real>(x: &[[A; L]], u: &[A], b: Option<&[A]>, out: &mut [[A; L]]
             }
             returned::<A>(m, b, out, p, tiles, add);
         }
+        done(out, p.written[1].min((row + 1) * p.out));
     }
 }
 
@@ -364,7 +374,7 @@ mod tests {
         let tap = |o: usize, plane: usize, kh: usize, kw: usize| g[((o * c + plane) * k + kh) * k + kw];
         let u = weights::<f32>(p, tap);
         let mut out = vec![[f32::NAN; L]; o * oh * ow];
-        correlate::<f32>(&x, u.data(), None, &mut out, p, &mut vec![[f32::NAN; L]; scratch(p)], false);
+        correlate::<f32>(&x, u.data(), None, &mut out, p, &mut vec![[f32::NAN; L]; scratch(p)], false, &mut |_, _| ());
         let (mut worst, mut squares) = ([0.0f64; 2], 0.0);
         for (i, lanes) in out.iter().enumerate() {
             let (plane, row, col) = (i / (oh * ow), i / ow % oh, i % ow);

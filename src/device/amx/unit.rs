@@ -37,7 +37,8 @@ const B: u8 = 7;
 
 /// # Safety
 /// The unit must be lent, and every tile that the steps and `out` name must lie in the slices.
-pub unsafe fn sums(a: &Side, b: &Side, steps: &[Step], rows: usize, columns: usize, start: Start, out: &mut Out) {
+/// P: pieces of each number, 2 or 3.
+pub unsafe fn sums<const P: usize>(a: &Side, b: &Side, steps: &[Step], rows: usize, columns: usize, start: Start, out: &mut Out) {
     let [tiles, most] = tiles_of(rows);
     for i in 0..tiles {
         let rows = most.min(rows - i * most);
@@ -56,10 +57,10 @@ pub unsafe fn sums(a: &Side, b: &Side, steps: &[Step], rows: usize, columns: usi
                     out: out.sums.as_mut_ptr().add(i * out.tiles[0] + j * out.tiles[1]),
                 };
                 match end - j {
-                    1 => block_of::<1>(at, a, b, steps, i * most, start, out),
-                    2 => block_of::<2>(at, a, b, steps, i * most, start, out),
-                    3 => block_of::<3>(at, a, b, steps, i * most, start, out),
-                    _ => block_of::<4>(at, a, b, steps, i * most, start, out),
+                    1 => block_of::<1, P>(at, a, b, steps, i * most, start, out),
+                    2 => block_of::<2, P>(at, a, b, steps, i * most, start, out),
+                    3 => block_of::<3, P>(at, a, b, steps, i * most, start, out),
+                    _ => block_of::<4, P>(at, a, b, steps, i * most, start, out),
                 }
             }
         }
@@ -88,7 +89,7 @@ struct Place {
 
 /// N tiles of sums, of one tile of a, whose first row is `row`, and N of b for each step.
 #[inline(always)]
-unsafe fn block_of<const N: usize>(at: Place, a: &Side, b: &Side, steps: &[Step], row: usize, start: Start, out: &Out) {
+unsafe fn block_of<const N: usize, const P: usize>(at: Place, a: &Side, b: &Side, steps: &[Step], row: usize, start: Start, out: &Out) {
     /// Does for tiles 0 to 3, as far as there are N.
     macro_rules! each {
         ($does:ident) => {
@@ -122,19 +123,25 @@ unsafe fn block_of<const N: usize>(at: Place, a: &Side, b: &Side, steps: &[Step]
             let [a0, b0] = [at.a.add(step.a as usize), at.b.add(step.b as usize)];
             load::<4>(a0, bytes_a);
             load::<5>(a0.add(a.piece), bytes_a);
-            load::<6>(a0.add(2 * a.piece), bytes_a);
+            if P > 2 {
+                load::<6>(a0.add(2 * a.piece), bytes_a);
+            }
             macro_rules! multiply {
                 ($j:literal) => {
                     let b0 = b0.add($j * b.tile);
                     load::<B>(b0, bytes_b);
                     product::<$j, 4>();
                     product::<$j, 5>();
-                    product::<$j, 6>();
+                    if P > 2 {
+                        product::<$j, 6>();
+                    }
                     load::<B>(b0.add(b.piece), bytes_b);
                     product::<$j, 4>();
-                    product::<$j, 5>();
-                    load::<B>(b0.add(2 * b.piece), bytes_b);
-                    product::<$j, 4>();
+                    if P > 2 {
+                        product::<$j, 5>();
+                        load::<B>(b0.add(2 * b.piece), bytes_b);
+                        product::<$j, 4>();
+                    }
                 };
             }
             each!(multiply);
@@ -187,9 +194,9 @@ fn some(x: &[f32]) -> __m512 {
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]
-pub fn half_rows(x: &[f32], at: Target) {
+pub fn half_rows(x: &[f32], pieces: usize, at: Target) {
     for (i, x) in x.chunks(L).enumerate() {
-        for (p, piece) in cut(some(x)).into_iter().enumerate() {
+        for (p, piece) in cut(some(x)).into_iter().enumerate().take(pieces) {
             let to = &mut at.to[i * at.stride + p * at.piece];
             let upper = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(piece));
             // SAFETY: an array of 16 numbers of 2 bytes.
@@ -206,7 +213,7 @@ pub fn fetch(x: &[f32]) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]
-pub fn rows(x: &[f32], at: Target) {
+pub fn rows(x: &[f32], pieces: usize, at: Target) {
     // The upper halves of all places of two vectors.
     let mut upper = [0u16; 2 * L];
     for i in 0..2 * L {
@@ -217,7 +224,7 @@ pub fn rows(x: &[f32], at: Target) {
     for (i, x) in x.chunks(2 * L).enumerate() {
         let (first, second) = x.split_at(x.len().min(L));
         let (first, second) = (cut(some(first)), cut(some(second)));
-        for p in 0..PIECES {
+        for p in 0..pieces {
             let to = &mut at.to[i * at.stride + p * at.piece..][..2];
             let row = _mm512_permutex2var_epi16(first[p], upper, second[p]);
             // SAFETY: two arrays of 16 numbers of 2 bytes.
@@ -227,12 +234,12 @@ pub fn rows(x: &[f32], at: Target) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]
-pub fn pairs(x0: &[[f32; L]], x1: &[[f32; L]], step: usize, at: Target) {
+pub fn pairs(x0: &[[f32; L]], x1: &[[f32; L]], step: usize, pieces: usize, at: Target) {
     // SAFETY: an array of 16 numbers.
     let load = |x: &[f32; L]| cut(unsafe { _mm512_loadu_ps(x.as_ptr()) });
     for (i, x0) in x0.iter().step_by(step).enumerate() {
         let (x0, x1) = (load(x0), x1.get(i * step).map_or([_mm512_setzero_si512(); PIECES], load));
-        for p in 0..PIECES {
+        for p in 0..pieces {
             let to = &mut at.to[i * at.stride + p * at.piece..][..2];
             let both = _mm512_mask_blend_epi16(0x5555_5555, x1[p], _mm512_srli_epi32::<16>(x0[p]));
             // SAFETY: two arrays of 16 numbers of 2 bytes.

@@ -11,6 +11,7 @@ use super::{PIECE, TILE, apart, floats, floats_mut, keep, numbers, room, spread}
 use crate::device::amx::{Amx, Out, PIECES, Side, Start, Step, Target, tiles_of};
 use crate::device::second_level_cache;
 use crate::ops::correlate::{Grid, Scratch};
+use crate::ops::finish::{End, Rows};
 use crate::ops::winograd::Picture;
 use crate::tensor::{Element, L, Real, Tensor};
 use half::bf16;
@@ -22,12 +23,14 @@ use std::ops::Range;
 ///
 /// Counts a Xeon's cycles for one group of images, as `cargo bench --bench kernels -- conv2d` told them with the unit and without; and
 /// a fifth more, as the other ways find more in the caches during a step than there.
-pub(in crate::ops) fn pays(grids: &[Grid], picture: Option<&Picture>) -> bool {
+pub(in crate::ops) fn pays(unit: Amx, grids: &[Grid], picture: Option<&Picture>) -> bool {
+    // A step of a row, and cutting a lane vector.
+    let [step, cut] = if unit.pieces() == PIECES { [7.8, 14.0] } else { [4.5, 10.0] };
     let of_pixels = |d: &Grid| {
         let ([tiles, rows], steps) = (tiles_of(d.out_planes), d.kh * (d.kw * d.planes.div_ceil(2)).div_ceil(L));
-        (d.rows * d.cols) as f64 * (7.8 * (steps * tiles * rows.max(12)) as f64 + 3.0 * d.out_planes as f64)
+        (d.rows * d.cols) as f64 * (step * (steps * tiles * rows.max(12)) as f64 + 3.0 * d.out_planes as f64)
     };
-    let cutting = grids.first().map_or(0, |d| 14 * d.planes * d.height * d.width) as f64;
+    let cutting = grids.first().map_or(0.0, |d| cut * (d.planes * d.height * d.width) as f64);
     let otherwise = picture.map_or_else(|| grids.iter().map(Grid::products).sum(), Picture::work);
     1.2 * (cutting + grids.iter().map(of_pixels).sum::<f64>()) < otherwise as f64 / 1.6
 }
@@ -55,7 +58,7 @@ struct Frame {
 }
 
 impl Frame {
-    fn new(parts: &[(Cow<[impl Real]>, Grid)]) -> Frame {
+    fn new(unit: Amx, parts: &[(Cow<[impl Real]>, Grid)]) -> Frame {
         // Parts without taps read nothing.
         let read = || parts.iter().map(|(_, grid)| grid).filter(|grid| grid.kh > 0);
         let first = |of: fn(&Grid) -> isize| read().map(of).min().unwrap_or(0);
@@ -65,7 +68,7 @@ impl Frame {
         let right = end(|d| d.left + (d.cols.saturating_sub(1) * d.sx + d.kw) as isize);
         let (height, step, pairs) = ((bottom - top) as usize, parts[0].1.sy, parts[0].1.planes.div_ceil(2));
         let width = (right - left) as usize;
-        let row = PIECES * width * pairs * size_of::<[bf16; 2 * L]>();
+        let row = unit.pieces() * width * pairs * size_of::<[bf16; 2 * L]>();
         Frame { top, left, height, step, width, pairs, band: (second_level_cache() / 4 / row.max(1)).max(height + step) }
     }
 
@@ -86,25 +89,17 @@ impl Frame {
     }
 }
 
-/// All groups: out[o][j][i] (+)= b[o] + Σ_c Σ_kh Σ_kw w[o][c][kh][kw]·x[c][j·sy + top + kh][i·sx + left + kw], for the weights and the grid of each part.
-pub(in crate::ops) fn run<T: Element>(
-    unit: Amx,
-    parts: &[(Cow<[T::Acc]>, Grid)],
-    b: Option<&[T::Acc]>,
-    x: &Tensor,
-    out: &mut Tensor,
-    add: bool,
-) {
-    let frame = Frame::new(parts);
+/// All groups: sums[o][j][i] (+)= b[o] + Σ_c Σ_kh Σ_kw w[o][c][kh][kw]·x[c][j·sy + top + kh][i·sx + left + kw], for the weights and the grid of each part.
+pub(in crate::ops) fn run<T: Element>(unit: Amx, parts: &[(Cow<[T::Acc]>, Grid)], b: Option<&[T::Acc]>, x: &Tensor, end: End<T>) {
+    let frame = Frame::new(unit, parts);
     let parts: Vec<Part> = parts.iter().map(|(w, grid)| part(unit, numbers(w), grid, &frame)).collect();
     let (grid, b) = (parts[0].grid, b.map(|b| spread(numbers(b))));
     let x = x.lanes::<T>().par_chunks(grid.planes * grid.height * grid.width);
-    let groups = out.lanes_mut::<T>().par_chunks_mut(grid.out_planes * grid.out_plane).zip(x);
-    groups.for_each_init(<[Scratch; 3]>::default, |[x_scratch, out_scratch, pieces], (out, x)| {
+    end.groups().into_par_iter().zip(x).for_each_init(<[Scratch; 3]>::default, |[x_scratch, out_scratch, pieces], (to, x)| {
         let x = floats(x_scratch.sums::<T>(x));
-        out_scratch.sum_into::<T>(out, add, |out, add| {
+        to.fill(out_scratch, |out, add, rows| {
             let start = if add { Start::There } else { b.as_deref().map_or(Start::Zeros, Start::Rows) };
-            group(unit, &parts, &frame, x, floats_mut(out), start, pieces);
+            group::<T::Acc>(unit, &parts, &frame, x, out, start, pieces, rows);
         });
     });
 }
@@ -131,9 +126,19 @@ fn part<'a>(unit: Amx, w: &[f32], grid: &'a Grid, frame: &Frame) -> Part<'a> {
     Part { grid, steps, weights }
 }
 
-/// One group of images: x and out as the grids say.
-fn group(unit: Amx, parts: &[Part], frame: &Frame, x: &[[f32; L]], out: &mut [[f32; L]], start: Start, pieces: &mut Scratch) {
-    let pieces = pieces.room(PIECES * frame.piece());
+/// One group of images: x and out as the grids say; after each band `done` gets out and how many of the grids' rows are there.
+#[allow(clippy::too_many_arguments)]
+fn group<A: Real>(
+    unit: Amx,
+    parts: &[Part],
+    frame: &Frame,
+    x: &[[f32; L]],
+    out: &mut [[A; L]],
+    start: Start,
+    pieces: &mut Scratch,
+    done: &mut Rows<A>,
+) {
+    let pieces = pieces.room(unit.pieces() * frame.piece());
     let rows = parts.iter().map(|part| part.grid.rows).max().unwrap_or(0);
     let of_band = (frame.band - frame.height) / frame.step + 1;
     let mut there = 0..0;
@@ -149,10 +154,11 @@ fn group(unit: Amx, parts: &[Part], frame: &Frame, x: &[[f32; L]], out: &mut [[f
             let weights = Side { numbers: part.weights.lanes(), piece: PIECE, row: 2, tile: part.steps.len() * TILE };
             let pixels = Side { numbers: &pieces[at..], piece: frame.piece(), row: 2, tile: d.sx * frame.pairs * 2 };
             let [_, rows] = tiles_of(d.out_planes);
-            let sums = &mut out[(d.out_row + j * d.out_sy) * d.out_width + d.out_col..];
+            let sums = &mut floats_mut(out)[(d.out_row + j * d.out_sy) * d.out_width + d.out_col..];
             let out = &mut Out { sums, row: d.out_plane, tiles: [rows * d.out_plane, d.out_sx] };
             unit.sums(&weights, &pixels, &part.steps, d.out_planes, d.cols, start, out);
         }
+        done(out, j1);
         there = wanted;
     }
 }

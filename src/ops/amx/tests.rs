@@ -3,6 +3,7 @@
 use super::{correlate, linear, unit, weights};
 use crate::device::amx::Amx;
 use crate::ops::conv2d::{Conv2d, Dims, flipped, of_dx, of_y};
+use crate::ops::finish::End;
 use crate::ops::taps;
 use crate::tensor::{DType, Element, Philox, Spec, Tensor};
 
@@ -81,22 +82,37 @@ fn convolutions<T: Element<Acc = f32>>(bound: f64) {
             }
         };
         let (mut y, mut y64) = both([d.n, d.o, d.oh, d.ow], false);
-        correlate::run::<T>(unit, &[((&w[..]).into(), of_y(&d))], Some(&b), &x, &mut y, false);
-        crate::ops::conv2d::sums::<f64>(&[((&w64[..]).into(), of_y(&d))], Some(&b64), &x64, &mut y64, false);
+        correlate::run::<T>(unit, &[((&w[..]).into(), of_y(&d))], Some(&b), &x, End::Put(&mut y, false));
+        crate::ops::correlate::run::<f64>(&[((&w64[..]).into(), of_y(&d))], Some(&b64), &x64, End::Put(&mut y64, false));
         let e = error(&y.values(), &y64.values());
         assert!(e < bound, "{shape:?} y: {e:e}");
         for add in [false, true] {
             let (mut dx, mut dx64) = both([d.n, d.c, d.h, d.w], add);
             let parts: Vec<_> = of_dx(&d).into_iter().map(|grid| (flipped(&d, &w, &grid), grid)).collect();
-            correlate::run::<T>(unit, &parts, None, &dy, &mut dx, add);
+            correlate::run::<T>(unit, &parts, None, &dy, End::Put(&mut dx, add));
             let parts: Vec<_> = of_dx(&d).into_iter().map(|grid| (flipped(&d, &w64, &grid), grid)).collect();
-            crate::ops::conv2d::sums::<f64>(&parts, None, &dy64, &mut dx64, add);
+            crate::ops::correlate::run::<f64>(&parts, None, &dy64, End::Put(&mut dx64, add));
             let e = error(&dx.values(), &dx64.values());
             assert!(e < bound, "{shape:?} dx, add {add}: {e:e}");
         }
         let (dw, dw64) = (weights::run::<T>(unit, &d, &x, &dy), taps::weights::<f64>(&d, &x64, &dy64));
         let e = error(&up(&dw), &dw64);
         assert!(e < 3e-5, "{shape:?} dw: {e:e}");
+    }
+}
+
+/// What inference takes: errors like those of Winograd's tiles of 4x4. Where few products are added, one of them may be much larger than their sum.
+#[test]
+fn two_pieces_are_as_exact_as_large_tiles() {
+    let Some(unit) = lent().map(Amx::of_two_pieces) else { return };
+    for shape in &SHAPES {
+        let ((d, [x, _], [w, b]), (_, [x64, _], _)) = (layer(shape, DType::F32, false), layer(shape, DType::F64, false));
+        let [mut y, mut y64] = [DType::F32, DType::F64].map(|dtype| Tensor::new(Spec::lanes([d.n, d.o, d.oh, d.ow], dtype)));
+        correlate::run::<f32>(unit, &[((&w[..]).into(), of_y(&d))], Some(&b), &x, End::Put(&mut y, false));
+        crate::ops::correlate::run::<f64>(&[(up(&w).into(), of_y(&d))], Some(&up(&b)), &x64, End::Put(&mut y64, false));
+        let (e, bound) = (error(&y.values(), &y64.values()), if d.c * d.kh * d.kw < 16 { 6e-5 } else { 3e-5 });
+        println!("{shape:?}: {e:.1e}");
+        assert!(e < bound && e > 1e-6, "{shape:?}: {e:e}");
     }
 }
 
