@@ -13,6 +13,7 @@ use clap::Parser;
 use cugrad::device;
 use cugrad::error::{Error, Result};
 use cugrad::models::Options;
+use cugrad::tensor::DType;
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -31,6 +32,9 @@ struct Args {
     /// Inference instead of training
     #[arg(long)]
     infer: bool,
+    /// Type of activations and working weights
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16"])]
+    precision: String,
     /// Threads to compute on [default: RAYON_NUM_THREADS, or all cores]
     #[arg(long)]
     threads: Option<NonZeroUsize>,
@@ -52,7 +56,12 @@ fn failed(e: impl std::error::Error) -> Error {
 
 fn run(args: &Args) -> Result<()> {
     device::start_threads(args.threads.map_or(0, NonZeroUsize::get))?;
-    let mut worker = Worker::new(&args.model, &Options::default(), args.batch.get(), args.infer)?;
+    let dtype = match &*args.precision {
+        "bf16" => DType::Bf16,
+        "f16" => DType::F16,
+        _ => DType::F32,
+    };
+    let mut worker = Worker::new(&args.model, &Options { dtype, ..Options::default() }, args.batch.get(), args.infer)?;
     let mut out = std::io::stdout();
     writeln!(out, "ready {}", worker.model.params.count()).map_err(failed)?;
     for line in std::io::stdin().lines() {

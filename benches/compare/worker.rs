@@ -53,9 +53,9 @@ impl Worker {
         let labels: Vec<i32> = (0..n as u64).map(|i| (rng.word(1, i) % options.classes as u32) as i32).collect();
         let mut worker = Worker {
             optimizer: Optimizer::new(Rule::Sgd(Sgd { momentum: MOMENTUM, ..Sgd::default() }), &model.params),
-            clock: Clock::new(DType::F32, Device::Cpu, LossScale::default()),
+            clock: Clock::new(options.dtype, Device::Cpu, LossScale::default()),
             totals: totals(&model),
-            x: Tensor::from_values(Spec::lanes([n, c, h, w], DType::F32), &pictures),
+            x: Tensor::from_values(Spec::lanes([n, c, h, w], options.dtype), &pictures),
             labels: Tensor::from_values(Spec::rows([n], DType::I32), &labels),
             infer,
             model,

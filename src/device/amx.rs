@@ -15,7 +15,7 @@
 //! may be NaN.
 //!
 //! Where so much is not needed two pieces do, and half the products: a0·b0 + a1·b0 + a0·b1, with errors of up to 2⁻¹⁶·|a·b|. That is what inference takes for
-//! convolutions; gradients never do.
+//! convolutions; gradients never do. And numbers of bf16 are one piece, whose products are exact.
 //!
 //! This page knows tiles and pieces, and all of its memory is counted in `[bf16; L]`, half a row of a tile. Read next: `ops/amx.rs`, which lays out
 //! what is multiplied.
@@ -108,9 +108,9 @@ impl Amx {
         (simd::level() == simd::Level::Amx).then_some(Amx { pieces: PIECES })
     }
 
-    /// The same with two pieces of each number, for half the products.
-    pub fn of_two_pieces(self) -> Amx {
-        Amx { pieces: 2 }
+    /// The same with so many pieces of each number at most: two are half the products, one a sixth.
+    pub fn at_most(self, pieces: usize) -> Amx {
+        Amx { pieces: self.pieces.min(pieces) }
     }
 
     /// How many of a number's pieces are made and multiplied.
@@ -139,6 +139,7 @@ impl Amx {
         // SAFETY: there is an `Amx` only where the unit is lent, and all that is read and written lies in the slices, as was just seen.
         unsafe {
             match self.pieces {
+                1 => unit::sums::<1>(a, b, steps, rows, columns, start, out),
                 2 => unit::sums::<2>(a, b, steps, rows, columns, start, out),
                 _ => unit::sums::<PIECES>(a, b, steps, rows, columns, start, out),
             }

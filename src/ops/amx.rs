@@ -19,7 +19,7 @@ pub(super) mod weights;
 mod tests;
 
 use crate::device::amx::{Amx, Out, PIECES};
-use crate::tensor::{DType, L, Real, Spec, Tensor};
+use crate::tensor::{DType, Element, L, Real, Spec, Stored, Tensor};
 use half::bf16;
 use std::ops::Range;
 
@@ -30,9 +30,10 @@ const DEPTH: usize = 2 * L;
 const PIECE: usize = 2 * L;
 const TILE: usize = PIECES * PIECE;
 
-/// The unit, where there is one and sums of this type can be done on it.
-pub(super) fn unit<A: Real>() -> Option<Amx> {
-    (A::DTYPE == DType::F32).then(Amx::get).flatten()
+/// The unit, where there is one and sums over this type can be done on it: those kept in f32. A number of bf16 is one piece.
+pub(super) fn unit<T: Element>() -> Option<Amx> {
+    let unit = (T::Acc::DTYPE == DType::F32).then(Amx::get).flatten()?;
+    Some(if T::DTYPE == DType::Bf16 { unit.at_most(1) } else { unit })
 }
 
 /// Lane vectors of a type that [`unit`] has let through.

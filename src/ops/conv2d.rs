@@ -179,7 +179,7 @@ impl Op for Conv2d {
 fn forward<T: Element>(d: &Dims, learns: bool, x: &[&Tensor], end: End<T>) {
     let (x, w, b) = (x[0], super::sums::<T>(x[1].data()), x.get(2).map(|b| super::sums::<T>(b.data())));
     let picture = winograd::of_y(d).map(|p| if learns { p } else { p.for_inference() }).filter(Picture::pays);
-    let (grid, unit) = (of_y(d), amx::unit::<T::Acc>().map(|unit| if learns { unit } else { unit.of_two_pieces() }));
+    let (grid, unit) = (of_y(d), amx::unit::<T>().map(|unit| if learns { unit } else { unit.at_most(2) }));
     if let Some(unit) = unit.filter(|&unit| amx::correlate::pays(unit, &[grid], picture.as_ref())) {
         return amx::correlate::run::<T>(unit, &[(w, grid)], b.as_deref(), x, end);
     }
@@ -219,7 +219,7 @@ fn backward_input<T: Element>(d: &Dims, w: &Tensor, dy: &Tensor, dx: &mut Slot) 
     let (w, (dx, add)) = (super::sums::<T>(w.data()), dx.open());
     let end = End::Put(dx, add);
     let (picture, grids) = (winograd::of_dx(d).filter(Picture::pays), of_dx(d));
-    let unit = amx::unit::<T::Acc>().filter(|&unit| amx::correlate::pays(unit, &grids, picture.as_ref()));
+    let unit = amx::unit::<T>().filter(|&unit| amx::correlate::pays(unit, &grids, picture.as_ref()));
     if let Some(p) = picture.filter(|_| unit.is_none()) {
         let flipped = |c: usize, o: usize, kh: usize, kw: usize| w[((o * d.c + c + 1) * d.kh - kh) * d.kw - kw - 1];
         let u = winograd::weights(&p, flipped);
@@ -275,7 +275,7 @@ fn backward_weight<T: Element>(d: &Dims, x: &Tensor, dy: &Tensor, dwb: &mut [Slo
     let [dw, db @ ..] = dwb else { return };
     if dw.wanted() {
         let picture = winograd::of_y(d).map(Picture::large).filter(winograd::dw::pays);
-        let unit = amx::unit::<T::Acc>().filter(|_| amx::weights::pays(d, picture.is_some()));
+        let unit = amx::unit::<T>().filter(|&unit| amx::weights::pays(unit, d, picture.is_some()));
         let sums = match (unit, picture) {
             (Some(unit), _) => amx::weights::run::<T>(unit, d, x, dy),
             (None, Some(p)) => winograd::dw::run::<T>(&p, x, dy),

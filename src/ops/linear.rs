@@ -130,7 +130,7 @@ fn in_stretches<A: Real>(
 
 /// y[g][f] (+)= b[f] + Σ_k x[g][k]·w[f][k], or with w[k][f] if `transposed`.
 fn product<T: Element>(x: &Tensor, w: &Tensor, transposed: bool, b: Option<&Tensor>, y: &mut Tensor, add: bool) {
-    let unit = amx::unit::<T::Acc>().filter(|_| amx::linear::pays(x, x.shape()[1], y.shape()[1], false));
+    let unit = amx::unit::<T>().filter(|_| amx::linear::pays(x, x.shape()[1], y.shape()[1], false));
     let (w, b) = (super::sums::<T>(w.data()), b.map(|b| super::sums::<T>(b.data())));
     let (g, f) = (groups(x.shape()[0]), y.shape()[1]);
     // [f][g]: what a task writes lies together.
@@ -215,7 +215,7 @@ fn backward_weight<T: Element>(x: &Tensor, dy: &Tensor, dwb: &mut [Slot]) {
     if !dwb[0].wanted() {
         return;
     }
-    let unit = amx::unit::<T::Acc>().filter(|_| amx::linear::pays(x, x.shape()[1], dy.shape()[1], true));
+    let unit = amx::unit::<T>().filter(|_| amx::linear::pays(x, x.shape()[1], dy.shape()[1], true));
     let (dw, add) = dwb[0].open();
     match unit {
         Some(unit) => amx::linear::backward_weight::<T>(unit, x, dy, dw.data_mut(), add),

@@ -37,7 +37,7 @@ const B: u8 = 7;
 
 /// # Safety
 /// The unit must be lent, and every tile that the steps and `out` name must lie in the slices.
-/// P: pieces of each number, 2 or 3.
+/// P: pieces of each number, 1 to 3.
 pub unsafe fn sums<const P: usize>(a: &Side, b: &Side, steps: &[Step], rows: usize, columns: usize, start: Start, out: &mut Out) {
     let [tiles, most] = tiles_of(rows);
     for i in 0..tiles {
@@ -122,7 +122,9 @@ unsafe fn block_of<const N: usize, const P: usize>(at: Place, a: &Side, b: &Side
         for step in steps {
             let [a0, b0] = [at.a.add(step.a as usize), at.b.add(step.b as usize)];
             load::<4>(a0, bytes_a);
-            load::<5>(a0.add(a.piece), bytes_a);
+            if P > 1 {
+                load::<5>(a0.add(a.piece), bytes_a);
+            }
             if P > 2 {
                 load::<6>(a0.add(2 * a.piece), bytes_a);
             }
@@ -131,12 +133,16 @@ unsafe fn block_of<const N: usize, const P: usize>(at: Place, a: &Side, b: &Side
                     let b0 = b0.add($j * b.tile);
                     load::<B>(b0, bytes_b);
                     product::<$j, 4>();
-                    product::<$j, 5>();
+                    if P > 1 {
+                        product::<$j, 5>();
+                    }
                     if P > 2 {
                         product::<$j, 6>();
                     }
-                    load::<B>(b0.add(b.piece), bytes_b);
-                    product::<$j, 4>();
+                    if P > 1 {
+                        load::<B>(b0.add(b.piece), bytes_b);
+                        product::<$j, 4>();
+                    }
                     if P > 2 {
                         product::<$j, 5>();
                         load::<B>(b0.add(2 * b.piece), bytes_b);

@@ -8,7 +8,7 @@
 //! band reads again moves up. Read next: `weights.rs`.
 
 use super::{PIECE, TILE, apart, floats, floats_mut, keep, numbers, room, spread};
-use crate::device::amx::{Amx, Out, PIECES, Side, Start, Step, Target, tiles_of};
+use crate::device::amx::{Amx, Out, Side, Start, Step, Target, tiles_of};
 use crate::device::second_level_cache;
 use crate::ops::correlate::{Grid, Scratch};
 use crate::ops::finish::{End, Rows};
@@ -25,7 +25,7 @@ use std::ops::Range;
 /// a fifth more, as the other ways find more in the caches during a step than there.
 pub(in crate::ops) fn pays(unit: Amx, grids: &[Grid], picture: Option<&Picture>) -> bool {
     // A step of a row, and cutting a lane vector.
-    let [step, cut] = if unit.pieces() == PIECES { [7.8, 14.0] } else { [4.5, 10.0] };
+    let [step, cut] = [[1.6, 7.0], [4.5, 10.0], [7.8, 14.0]][unit.pieces() - 1];
     let of_pixels = |d: &Grid| {
         let ([tiles, rows], steps) = (tiles_of(d.out_planes), d.kh * (d.kw * d.planes.div_ceil(2)).div_ceil(L));
         (d.rows * d.cols) as f64 * (step * (steps * tiles * rows.max(12)) as f64 + 3.0 * d.out_planes as f64)

@@ -66,12 +66,12 @@ fn up(x: &[f32]) -> Vec<f64> {
     x.iter().map(|&x| f64::from(x)).collect()
 }
 
-fn convolutions<T: Element<Acc = f32>>(bound: f64) {
-    let Some(unit) = lent() else { return };
-    // What both sides can hold.
-    let half = T::DTYPE == DType::Bf16;
+/// `half`: of numbers that bf16 holds.
+fn convolutions<T: Element<Acc = f32>>(pieces: usize, half: bool, bound: f64) {
+    let Some(unit) = lent().map(|unit| unit.at_most(pieces)) else { return };
     for shape in &SHAPES {
         let ((d, [x, dy], [w, b]), (_, [x64, dy64], _)) = (layer(shape, T::DTYPE, half), layer(shape, DType::F64, half));
+        let w = if half { w.iter().map(|&w| half::bf16::from_f32(w).to_f32()).collect() } else { w };
         let (w64, b64) = (up(&w), up(&b));
         let both = |out: [usize; 4], add: bool| {
             let of = |dtype| Spec::lanes(out, dtype);
@@ -104,7 +104,7 @@ fn convolutions<T: Element<Acc = f32>>(bound: f64) {
 /// What inference takes: errors like those of Winograd's tiles of 4x4. Where few products are added, one of them may be much larger than their sum.
 #[test]
 fn two_pieces_are_as_exact_as_large_tiles() {
-    let Some(unit) = lent().map(Amx::of_two_pieces) else { return };
+    let Some(unit) = lent().map(|unit| unit.at_most(2)) else { return };
     for shape in &SHAPES {
         let ((d, [x, _], [w, b]), (_, [x64, _], _)) = (layer(shape, DType::F32, false), layer(shape, DType::F64, false));
         let [mut y, mut y64] = [DType::F32, DType::F64].map(|dtype| Tensor::new(Spec::lanes([d.n, d.o, d.oh, d.ow], dtype)));
@@ -118,9 +118,11 @@ fn two_pieces_are_as_exact_as_large_tiles() {
 
 #[test]
 fn convolutions_equal_direct_sums() {
-    convolutions::<f32>(1e-5);
+    convolutions::<f32>(3, false, 1e-5);
+    // One piece of such numbers is all of them.
+    convolutions::<f32>(1, true, 1e-5);
     // An output is rounded, and some are ten times as large as the root of their mean square.
-    convolutions::<half::bf16>(4e-2);
+    convolutions::<half::bf16>(1, true, 4e-2);
 }
 
 #[test]

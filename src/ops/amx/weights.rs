@@ -75,10 +75,11 @@ impl Frame<'_> {
 }
 
 /// Is this the faster way? `winograd`: Winograd's is faster than direct sums. In cycles, as in `correlate.rs`.
-pub(in crate::ops) fn pays(d: &Dims, winograd: bool) -> bool {
+pub(in crate::ops) fn pays(unit: Amx, d: &Dims, winograd: bool) -> bool {
+    let (step, cut) = if unit.pieces() == 1 { (0.9, 100) } else { (3.9, 130) };
     let (frame, [tiles, rows], taps) = (Frame::new(d), tiles_of(d.o), d.kh * d.kw);
-    let products = 3.9 * (frame.blocks * tiles * rows.max(12) * taps * d.oh * frame.pixels) as f64;
-    let cutting = 130 * frame.blocks * frame.row * (d.h + 2 * d.ph) + 10 * d.o * d.oh * d.ow;
+    let products = step * (frame.blocks * tiles * rows.max(12) * taps * d.oh * frame.pixels) as f64;
+    let cutting = cut * frame.blocks * frame.row * (d.h + 2 * d.ph) + 10 * d.o * d.oh * d.ow;
     let otherwise = (taps * d.c * d.o * d.oh * d.ow) as f64 / if winograd { 1.5 * 1.8 } else { 1.5 };
     1.2 * (products + cutting as f64) < otherwise
 }
