@@ -3,7 +3,7 @@
 //!
 //! This is not an op. The ops are those of `batchnorm.rs`, `norm_relu.rs`, `norm_relu_pool.rs`, `maxpool2d.rs` and `relu.rs`; here they work on some rows of
 //! one group's sums at a time, as soon as these are there, and the sums themselves never leave the caches: they lie in a scratch that every group uses
-//! anew. One by one each op reads from memory what the one before it wrote. The numbers are the same to the last bit (in half precision more exact, as
+//! anew. One by one each op reads from memory what the one before it wrote. An op that shall be done like this, too, gets its line in [`Finish::new`]. The numbers are the same to the last bit (in half precision more exact, as
 //! sums are not rounded in between).
 //!
 //! In training a batch norm needs its statistics first, so there only ReLU and max-pools are done like this; their backward needs

@@ -95,17 +95,6 @@ impl Op for NormReluPool {
         })
     }
 
-    fn infer(&self, x: &[&Tensor], y: &mut Tensor) -> Result<Saved> {
-        if y.device() != Device::Cpu {
-            return self.forward(x, y);
-        }
-        crate::dispatch!(y.dtype(), T => {
-            let (saved, channels) = self.channels::<T>(x);
-            infer::<T>(x[0], &channels, y);
-            Ok(saved)
-        })
-    }
-
     fn backward(&self, n: &Node, dy: &Tensor, dx: &mut [Slot]) -> Result<()> {
         let (by_m, [_, kept]) = (by_m(&n.spec(0), self.running), self.counts());
         crate::dispatch!(dy.dtype(), T => {
@@ -167,26 +156,6 @@ fn forward<T: Element>(x: &Tensor, channels: &[Affine<T::Acc>], y: &mut Tensor, 
     let y = y.lanes_mut::<T>().par_chunks_mut(out).zip(at).zip(won);
     let planes = x.lanes::<T>().par_chunks(plane).zip(y).with_min_len(planes_per_task(plane)).enumerate();
     planes.for_each(|(i, (x, ((y, at), won)))| run::<T>(x, y, at, won, channels[i % channels.len()], [w, ow]));
-}
-
-/// The same with y alone.
-fn infer<T: Element>(x: &Tensor, channels: &[Affine<T::Acc>], y: &mut Tensor) {
-    simd! {
-        fn run<T: Element>(x: &[[T; L]], y: &mut [[T; L]], k: Affine<T::Acc>, widths: [usize; 2]) {
-            let ([w, ow], [mean, scale, b]) = (widths, [k.mean, k.scale, k.b].map(V::splat));
-            for (x, y) in x.chunks_exact(2 * w).zip(y.chunks_exact_mut(ow)) {
-                let (above, below) = x.split_at(w);
-                for (i, y) in y.iter_mut().enumerate() {
-                    let window = [&above[2 * i], &above[2 * i + 1], &below[2 * i], &below[2 * i + 1]];
-                    store(winners::<T, V>(window, [mean, scale, b]).0, y);
-                }
-            }
-        }
-    }
-    let [plane, out, w, ow] = sizes(&x.spec());
-    let y = y.lanes_mut::<T>().par_chunks_mut(out);
-    let planes = x.lanes::<T>().par_chunks(plane).zip(y).with_min_len(planes_per_task(plane)).enumerate();
-    planes.for_each(|(i, (x, y))| run::<T>(x, y, channels[i % channels.len()], [w, ow]));
 }
 
 /// The largest v of a window, if above 0, and its place.
